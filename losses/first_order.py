@@ -17,7 +17,7 @@ def dsm(s1: Tensor, p: Perturbation) -> Tensor:
     Returns:
         a scalar: the squared norm summed over D, averaged over the batch, in units of 1/σ².
 
-    Source: Vincent 2011, eq. 11; Meng et al. 2021, eq. 3.
+    Source: Vincent, *A connection between score matching and denoising autoencoders*, 2011.
     """
     return (p.at("plus", s1) + p.noise / p.sigma).square().sum(1).mean()
 
@@ -36,7 +36,7 @@ def dsm_vr(s1: Tensor, p: Perturbation) -> Tensor:
     Raises:
         ValueError: where `s1` does not reach the clean points.
 
-    Source: Meng et al. 2021, eq. 11; Wang et al. 2020.
+    Source: Meng et al. 2021, section 4 (DSM-VR); Wang et al., AISTATS 2020.
     """
     target = p.noise / p.sigma
     at_noisy = (p.at("plus", s1) + target).square().sum(1)

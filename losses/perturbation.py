@@ -63,7 +63,7 @@ def perturb(
         sigma: noise level σ > 0 in the units of x: a float, or a `(B, 1)` tensor.
         antithetic: add the mirrored points x − σz.
         noise: z, shape `(B, D)`; drawn from N(0, I) where it is not given.
-        with_clean: add x itself, the centre of the control variates of Meng et al. 2021, eqs. 11 and 15;
+        with_clean: add x itself, the centre of the control variates of Meng et al. 2021, section 4;
             by default where `antithetic` is.
 
     Returns:

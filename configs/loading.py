@@ -1,0 +1,131 @@
+"""From a YAML file and the command line's overrides to a checked `Config`, and back to a file."""
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from configs.errors import UserError
+from configs.schema import Config
+
+__all__ = ["find", "load", "save"]
+
+FOLDER = Path(__file__).parent
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads the published program's saved configs too: its namespaces become plain mappings, never objects."""
+
+
+def _namespace(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict:
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:python/object:argparse.Namespace", _namespace)
+
+
+def find(name: str) -> Path:
+    """The file meant by `--config NAME`: a path, or a file of the folder `configs/`, its `.yml` left out or not.
+
+    Raises:
+        UserError: where there is none; the message lists the files of `configs/`.
+    """
+    for path in (Path(name), FOLDER / name, FOLDER / f"{name}.yml"):
+        if path.is_file():
+            return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    known = ", ".join(sorted(path.name for path in FOLDER.glob("*.yml")))
+    raise UserError(f"--config {name}: no such file, here or in configs/, which has: {known}")
+
+
+def load(path: Path, overrides: tuple[str, ...] | list[str] = (), **given: Any) -> Config:
+    """Reads and checks a configuration.
+
+    Args:
+        path: the YAML file.
+        overrides: texts `key.path=value`, applied in order, the values read as YAML.
+        given: top-level values that stand above the file's, where they are not None.
+
+    Raises:
+        UserError: where the file is unreadable, a key unknown or a value not allowed. One line that
+            names the file or the flag, the key, the value and what is allowed.
+    """
+    try:
+        values = yaml.load(path.read_text(), Loader=_Loader)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not a text file") from error
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f", line {where.line + 1}" if where else ""
+        raise UserError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from error
+    values = {} if values is None else values
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: a mapping of keys to values is wanted, this is a {type(values).__name__}")
+
+    sources = {}
+    for text in overrides:
+        key = _override(values, text)
+        sources[key] = f"--set {text}"
+    for key, value in given.items():
+        if value is not None:
+            values[key] = value
+            sources[key] = f"--{key} {value}"
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise UserError(_explain(error, str(path), sources)) from error
+
+
+def save(config: Config, path: Path) -> None:
+    """Writes the whole configuration, defaults included, as YAML."""
+    path.write_text(yaml.safe_dump(config.model_dump(exclude_none=True), sort_keys=False, allow_unicode=True))
+
+
+def _override(values: dict, text: str) -> str:
+    key, separator, value = text.partition("=")
+    key = key.strip()
+    if not separator or not key:
+        raise UserError(f"--set {text}: write it as key=value or section.key=value")
+    *sections, last = key.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise UserError(f"--set {text}: {section} is a single value, it holds no keys")
+    try:
+        values[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {text}: {value} is not valid YAML") from error
+    return key
+
+
+def _known_keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _known_keys(field.annotation, f"{prefix}{name}.")
+
+
+def nearest(key: str) -> str:
+    """The known key most like `key`, whichever section it is in."""
+    known = list(_known_keys())
+    last = key.rpartition(".")[2]
+    same_name = [k for k in known if k.rpartition(".")[2] == last]
+    return (same_name or difflib.get_close_matches(key, known, n=1, cutoff=0))[0]
+
+
+def _explain(error: ValidationError, path: str, sources: dict[str, str]) -> str:
+    """The first problem in one line."""
+    problem = error.errors()[0]
+    key = ".".join(str(part) for part in problem["loc"])
+    source = sources.get(key, f"{path}: {key}" if key else path)
+    if problem["type"] == "extra_forbidden":
+        return f"{source}: unknown key{'' if source.endswith(key) else ' ' + key}; did you mean {nearest(key)}?"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "model_type":
+        message = "a section with keys of its own is wanted"
+    shown = "" if not key or key in sources else f": {problem['input']!r}"
+    return f"{source}{shown}: {message[0].lower()}{message[1:]}"

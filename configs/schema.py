@@ -1,0 +1,106 @@
+"""What a configuration may hold: every key with its type, bounds, default and meaning.
+
+The keys of the four published files keep their names. Those that never had an effect are accepted, and
+named once in the log.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr, model_validator
+
+__all__ = ["Config", "DataConfig", "ModelConfig"]
+
+
+def _number(value):
+    """YAML 1.1 reads `2e-4` as text and `true` is an int to Python: take the first, refuse the second."""
+    if isinstance(value, bool):
+        raise ValueError("a number is wanted, not true or false")
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Positive = Annotated[Number, Field(gt=0)]
+Count = Annotated[StrictInt, Field(ge=1)]
+
+Dataset = Literal["Digits", "MNIST", "FashionMNIST", "CIFAR10", "celeba", "ImageFolder", "npz"]
+
+
+def unused(default):
+    """A published key without effect."""
+    return Field(default, json_schema_extra={"unused": True}, description="Accepted; has no effect.")
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_default=True)
+
+
+class ModelConfig(Section):
+    """The section `model`."""
+
+    ngf: Annotated[StrictInt, Field(ge=2)] = Field(64, description="Width of the RefineNet.")
+    ema: StrictBool = Field(False, description="Keep an exponential moving average of the weights.")
+    ema_rate: Annotated[Number, Field(ge=0, lt=1)] = Field(0.999, description="Its decay a step.")
+    sigma_begin: Number = unused(1)
+    sigma_end: Number = unused(0.01)
+    num_classes: StrictInt = unused(1)
+    batch_norm: StrictBool = unused(False)
+
+
+class DataConfig(Section):
+    """The section `data`."""
+
+    dataset: Dataset = "Digits"
+    image_size: Annotated[StrictInt, Field(ge=4, multiple_of=2)] = Field(8, description="Height and width.")
+    channels: Literal[1, 3] = Field(1, description="1: values in [0, 1]. 3: values in [-1, 1].")
+    random_flip: StrictBool = Field(False, description="Mirror each training image with probability 1/2.")
+    workers: Annotated[StrictInt, Field(ge=0)] = Field(2, description="Processes that decode folders of images.")
+
+
+class Config(Section):
+    """A whole configuration, as it is saved in a run folder."""
+
+    runner: StrictStr | None = Field(None, description="Set by --runner.")
+    noise: Positive = Field(0.5, description="The noise level σ, in the units of the data; --noise.")
+    seed: Annotated[StrictInt, Field(ge=0, lt=2**63)] = Field(1234, description="--seed.")
+    rank: Count = Field(50, description="Columns of the low-rank factor; --rank.")
+    comment: StrictStr = Field("", description="Any text to find the run by; --comment.")
+
+    loss: Literal["dsm", "dsm_vr"] = Field("dsm", description="dsm_vr: with variance reduction, for small σ.")
+    batch_size: Count = Field(100, description="Images a step, over all processes together.")
+    lr: Positive = Field(2e-4, description="Adam's learning rate.")
+    max_epochs: Count = 1000
+    max_steps: Count | None = Field(None, description="Stop after so many steps, whatever max_epochs says.")
+    clip_grad: Positive | None = Field(None, description="Clip the gradient's norm to this; off by default.")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: the network under autocast.")
+    channels_last: StrictBool = Field(False, description="Memory format of the convolutions; try it on a GPU.")
+    compile: StrictBool = Field(False, description="torch.compile the network; a minute at the start.")
+    print_every: Count = Field(50, description="Steps between two lines of the log.")
+    save_interval: Count = Field(10, description="Epochs between two numbered checkpoints and previews.")
+    checkpoint_minutes: Annotated[Number, Field(ge=0)] = Field(10, description="Minutes between checkpoints.")
+
+    dataset: Dataset | None = Field(None, description="Says data.dataset again.")
+    data_dir: StrictStr = Field("data", description="Where the data set lies, or is downloaded to.")
+    channel: StrictInt | None = Field(None, description="Says data.channels again.")
+    img: StrictInt | None = Field(None, description="Says data.image_size again.")
+    lr_decay: Number = unused(0.999995)
+
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    data: DataConfig = Field(default_factory=DataConfig)
+
+    @model_validator(mode="after")
+    def _said_twice_alike(self):
+        twice = {"dataset": "dataset", "channel": "channels", "img": "image_size"}
+        for key, inner in twice.items():
+            value, meant = getattr(self, key), getattr(self.data, inner)
+            if value is not None and value != meant:
+                raise ValueError(f"{key} is {value} and data.{inner} is {meant}; they name the same thing: make them equal")
+        return self
+
+    def unused_keys(self) -> list[str]:
+        """The keys that were given and have no effect."""
+        return [
+            prefix + name
+            for prefix, section in (("", self), ("model.", self.model), ("data.", self.data))
+            for name in type(section).model_fields
+            if name in section.model_fields_set and (type(section).model_fields[name].json_schema_extra or {}).get("unused")
+        ]
