@@ -93,7 +93,9 @@ class Config(Section):
         for key, inner in twice.items():
             value, meant = getattr(self, key), getattr(self.data, inner)
             if value is not None and value != meant:
-                raise ValueError(f"{key} is {value} and data.{inner} is {meant}; they name the same thing: make them equal")
+                raise ValueError(
+                    f"{key} is {value} and data.{inner} is {meant}; they name the same thing: make them equal"
+                )
         return self
 
     def unused_keys(self) -> list[str]:
@@ -101,6 +103,6 @@ class Config(Section):
         return [
             prefix + name
             for prefix, section in (("", self), ("model.", self.model), ("data.", self.data))
-            for name in type(section).model_fields
-            if name in section.model_fields_set and (type(section).model_fields[name].json_schema_extra or {}).get("unused")
+            for name, field in type(section).model_fields.items()
+            if name in section.model_fields_set and (field.json_schema_extra or {}).get("unused")
         ]

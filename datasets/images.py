@@ -69,7 +69,7 @@ def load(config: Config, split: str, device: torch.device | str = "cpu") -> Imag
 def epoch_order(size: int, batch_size: int, seed: int, epoch: int) -> Tensor:
     """The shuffled order of one epoch, `(size // batch_size, batch_size)`: a function of seed and epoch
     alone, so that a run that goes on in the middle of an epoch finds it again. The remainder is left out."""
-    generator = torch.Generator().manual_seed(hash((seed, epoch)) % 2**63)
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
     steps = size // batch_size
     return torch.randperm(size, generator=generator)[: steps * batch_size].view(steps, batch_size)
 

@@ -15,19 +15,22 @@ PREVIOUS = "checkpoint_previous.pth"
 log = logging.getLogger(__name__)
 
 
-def write(state: dict, path: Path) -> None:
-    """Writes `state` to a temporary file beside `path`, flushes it to the disk and renames it to `path`.
+def write(state: dict, path: Path, keep: Path | None = None) -> None:
+    """Writes `state` to a temporary file beside `path`, flushes it to the disk and renames it to `path`;
+    what `path` held before goes to `keep` where that is given.
 
     Raises:
         UserError: where the disk is full or the folder can't be written; what `path` held is still there.
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
-        with open(temporary, "wb") as file:
+        with temporary.open("wb") as file:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        if keep is not None and path.exists():
+            path.replace(keep)
+        temporary.replace(path)
     except (OSError, RuntimeError) as error:
         temporary.unlink(missing_ok=True)
         reason = getattr(error, "strerror", None) or getattr(error.__context__, "strerror", None) or str(error)
@@ -57,8 +60,6 @@ def read_latest(folder: Path, device: torch.device | str = "cpu") -> tuple[Any, 
         UserError: where there is no readable one.
     """
     latest, previous = folder / "checkpoint.pth", folder / PREVIOUS
-    if not latest.exists() and not previous.exists():
-        raise UserError(f"{latest}: no such checkpoint")
     try:
         return read(latest, device), latest
     except UserError as error:

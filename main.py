@@ -1,0 +1,162 @@
+"""Trains and tests first- and second-order scores: `python main.py --help`."""
+
+import argparse
+import difflib
+import logging
+import sys
+import traceback
+from pathlib import Path
+
+from runners import RUNNERS
+
+
+class Parser(argparse.ArgumentParser):
+    """Says a mistake in one line."""
+
+    def error(self, message: str):
+        print(f"{self.prog}: {message} (see --help)", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def runner_name(name: str) -> str:
+    if name not in RUNNERS:
+        near = difflib.get_close_matches(name, RUNNERS, n=1, cutoff=0.6)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise argparse.ArgumentTypeError(f"{name} is not a runner; one of {', '.join(RUNNERS)}{hint}")
+    return name
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = Parser(
+        prog="main.py",
+        description="Trains scores of a noisy data density by denoising, and tests them.",
+        epilog="Everything about a run lies in RUN/logs/DOC: config, log, checkpoints, curves, pictures, metrics.",
+        allow_abbrev=False,
+    )
+    what = parser.add_argument_group("what to run")
+    what.add_argument("--runner", type=runner_name, required=True, metavar="NAME", help=" | ".join(RUNNERS))
+    what.add_argument("--config", metavar="FILE", help="a file of configs/, or a path; --test and --resume_training "
+                      "take the run folder's own")  # fmt: skip
+    what.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
+                      help="override a value of the config, such as model.ngf=32; can be given many times")  # fmt: skip
+    what.add_argument("--noise", type=float, metavar="σ", help="noise level, in the units of the data (default: 0.5)")
+    what.add_argument("--rank", type=int, metavar="R", help="columns of a low-rank second-order head (default: 50)")
+    what.add_argument("--seed", type=int, help="of the weights, the noise and the order (default: 1234)")
+
+    mode = parser.add_argument_group("instead of training from the start")
+    modes = mode.add_mutually_exclusive_group()
+    modes.add_argument("--test", action="store_true", help="evaluate the checkpoint: metrics.json and a picture")
+    modes.add_argument("--resume_training", action="store_true", help="go on from the newest checkpoint")
+
+    where = parser.add_argument_group("the run folder")
+    where.add_argument("--run", default="runs", metavar="DIR", help="holds all run folders (default: runs)")
+    where.add_argument("--doc", default="0", metavar="NAME", help="name of this one, RUN/logs/DOC (default: 0)")
+    where.add_argument("--comment", metavar="TEXT", help="a note, kept in its config.yml")
+    where.add_argument("-i", "--image_folder", default="images", metavar="NAME", help="its pictures (default: images)")
+    where.add_argument("--ni", action="store_true", help="no interaction: move an existing run folder to DOC.1, DOC.2, "
+                       "… without asking; nothing is deleted")  # fmt: skip
+
+    how = parser.add_argument_group("the machine and the log")
+    how.add_argument("--device", help="cuda, cuda:N, mps or cpu (default: the best there is)")
+    how.add_argument("--verbose", default="info", choices=("debug", "info", "warning", "critical"),
+                     help="how much is logged (default: info)")  # fmt: skip
+    return parser.parse_args(arguments)
+
+
+def resolve(args: argparse.Namespace, folder: Path):
+    """The configuration of this call: a run folder that is gone on with or tested has its own."""
+    import configs
+    from configs import UserError
+
+    saved = folder / "config.yml"
+    given = {"seed": args.seed, "rank": args.rank, "comment": args.comment, "noise": args.noise, "runner": args.runner}
+    if not (args.test or args.resume_training):
+        if args.config is None:
+            raise UserError("--config is missing: a file of configs/, or a path")
+        return configs.load(configs.find(args.config), args.overrides, **given)
+    if not saved.is_file():
+        raise UserError(f"{folder}: no run folder to {'test' if args.test else 'go on with'}; check --run and --doc")
+    trained = configs.load(saved)
+    for key in ("runner", "noise", "rank"):
+        was, asked = getattr(trained, key), given[key]
+        if key in trained.model_fields_set and asked is not None and asked != was:
+            raise UserError(f"--{key} {asked}: {folder} was trained with {was}; leave the flag out or give that")
+    return configs.load(saved, args.overrides, **given)
+
+
+class ConsoleFilter(logging.Filter):
+    """Leaves out what the console shows otherwise: the progress bar's lines, and errors, which go to stderr."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno < logging.ERROR and not getattr(record, "progress", False)
+
+
+def log_to(folder: Path | None, level: str) -> None:
+    """Sends the log to the console, and to `stdout.txt` of a run folder."""
+    console = logging.StreamHandler(sys.stdout)
+    console.addFilter(ConsoleFilter())
+    console.setFormatter(logging.Formatter("%(message)s"))
+    handlers = [console]
+    if folder is not None:
+        handlers.append(logging.FileHandler(folder / "stdout.txt"))
+        handlers[-1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=level.upper(), handlers=handlers, force=True)
+    for name in ("matplotlib", "PIL", "tensorboard"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def run(args: argparse.Namespace) -> None:
+    import runners
+    from runners import folder as run_folder
+    from runners import world
+
+    folder = run_folder.locate(args.run, args.doc)
+    images = run_folder.inside(folder, args.image_folder, "--image_folder")
+    config = resolve(args, folder)
+    here = world.join(args.device)
+    try:
+        runner = runners.get(args.runner)(config, folder, here, images)
+        fresh = not (args.test or args.resume_training)
+        if fresh and here.first:
+            run_folder.create(folder, config, images, ask=not args.ni)
+        here.wait()
+        log_to(folder if here.first else None, args.verbose if here.first else "critical")
+        if fresh and (unused := config.unused_keys()):
+            logging.info("without effect, as in the published program: %s", ", ".join(unused))
+        if args.test:
+            runner.test()
+        else:
+            runner.train(resume=args.resume_training)
+    finally:
+        world.leave()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command.
+
+    Returns:
+        the exit code: 0 done, 1 for a bug (with its traceback), 2 for a user's mistake (one line),
+        130 after Ctrl-C and 143 after SIGTERM, when a training has saved its checkpoint.
+    """
+    args = parse(arguments)
+    from configs import UserError
+
+    try:
+        log_to(None, args.verbose)
+        run(args)
+    except UserError as error:
+        logging.error("%s", error)
+        print(f"main.py: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("main.py: interrupted", file=sys.stderr)
+        return 130
+    except Exception:
+        logging.exception("a bug")
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,17 @@
+"""Runners: what is trained, with which losses, and what is shown of it; all on the one loop of `runners.base`.
+
+This module imports nothing heavy, so that `main.py --help` answers at once.
+"""
+
+import importlib
+
+__all__ = ["RUNNERS", "get"]
+
+RUNNERS = {
+    "UnetDSMRunner": "runners.unet_dsm",
+}
+
+
+def get(name: str) -> type:
+    """The runner class of a registered name."""
+    return getattr(importlib.import_module(RUNNERS[name]), name)

@@ -1,0 +1,358 @@
+"""The one training loop: data, steps, checkpoints, resume, curves and pictures, shared by every runner."""
+
+import json
+import logging
+import math
+import signal
+import time
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.tensorboard import SummaryWriter
+from torchvision.utils import make_grid, save_image
+from tqdm import tqdm
+
+import datasets
+import models
+from configs import Config, UserError
+from models import DiagonalPlusLowRank, ScoreModel, checkpoint
+from runners import random_state
+from runners.world import World
+
+__all__ = ["Runner"]
+
+log = logging.getLogger(__name__)
+
+GO_ON, SAVE, STOP = 0, 1, 2
+
+
+class Runner:
+    """Trains the networks of a configuration and keeps everything in a run folder.
+
+    A runner of the registry adds three things: `losses` (what a step minimises), `preview` (the pictures
+    shown while it trains) and `evaluate` (the figures and the picture of `--test`).
+
+    Args:
+        config: the whole configuration.
+        folder: the run folder.
+        world: device and processes.
+        images: the folder for pictures, in the run folder.
+
+    Raises:
+        UserError: where the data can't be had, or the batch does not fit the data set or the processes.
+    """
+
+    def __init__(self, config: Config, folder: Path, world: World, images: Path):
+        self.config, self.folder, self.world, self.images = config, folder, world, images
+        self.device = world.device
+        if world.first:  # downloads, where that is needed, before the others look
+            self.train_data = datasets.load(config, "train", self.device)
+        world.wait()
+        if not world.first:
+            self.train_data = datasets.load(config, "train", self.device)
+        self.test_data = datasets.load(config, "test", self.device)
+        self.range = datasets.value_range(config.data.channels)
+        if config.batch_size > len(self.train_data):
+            raise UserError(
+                f"batch_size: {config.batch_size} is more than the {len(self.train_data)} training images of "
+                f"{config.data.dataset}; at most {len(self.train_data)} is allowed"
+            )
+        if config.batch_size % world.size:
+            raise UserError(f"batch_size: {config.batch_size} cannot be divided among {world.size} processes")
+
+    # --- what a runner adds ---
+
+    def losses(self, clean: Tensor, noise: Tensor) -> dict[str, Tensor]:
+        """The scalars of one step on a batch `(B, D)` and its noise `(B, D)`; `"loss"` is minimised."""
+        raise NotImplementedError
+
+    def preview(self, model: ScoreModel, clean: Tensor, noisy: Tensor) -> dict[str, Tensor]:
+        """Pictures `(n, C, H, W)` in [0, 1] by name, of n test images; `"denoised"` is saved as a file."""
+        raise NotImplementedError
+
+    def evaluate(self, model: ScoreModel, picture: Path) -> dict:
+        """The figures of `--test` over the whole test set; draws the picture into the file `picture`."""
+        raise NotImplementedError
+
+    # --- training ---
+
+    def train(self, resume: bool = False) -> None:
+        """Trains to the end, or until a signal; `resume` goes on from the newest checkpoint.
+
+        Raises:
+            UserError: where the loss is not finite, or a checkpoint can't be read or written.
+            SystemExit: with 128 + the signal's number, after saving, on Ctrl-C or SIGTERM.
+        """
+        config = self.config
+        self._set_up()
+        if resume:
+            self._restore()
+        steps_an_epoch = len(self.train_data) // config.batch_size
+        total = min(config.max_epochs * steps_an_epoch, config.max_steps or math.inf)
+        if self.step >= total:
+            log.info("nothing left to do: the run has its %d steps", total)
+            return
+        log.info("training on %s: steps %d to %d, %d an epoch", self.device, self.step, total, steps_an_epoch)
+
+        share = config.batch_size // self.world.size
+        mine = slice(self.world.rank * share, (self.world.rank + 1) * share)
+        self.saved_at = time.monotonic()
+        self.unread: list[dict[str, Tensor]] = []  # losses of the last steps, still on the device
+        self.read: dict[str, list[float]] = {}  # those since the last line of the log
+        self.recent: list[float] = []
+        with (
+            caught_signals() as caught,
+            tqdm(
+                total=total,
+                initial=self.step,
+                unit="img",
+                unit_scale=config.batch_size,
+                disable=None if self.world.first else True,
+            ) as bar,
+        ):
+            self.bar = bar
+            self.shown_at, self.shown_step = time.monotonic(), self.step
+            while self.step < total:
+                order = datasets.epoch_order(len(self.train_data), config.batch_size, config.seed, self.epoch)
+                for clean in datasets.batches(
+                    self.train_data, order[self.position : total - self.step + self.position, mine]
+                ):
+                    self._take_step(clean, mine)
+                    self.step += 1
+                    self.position += 1
+                    bar.update()
+                    if self.step % config.print_every == 0 or self.step == total:
+                        self._show_progress(total)
+                    request = self.world.agree(self._request(caught))
+                    if request:
+                        self._save()
+                    if request == STOP:
+                        stop = signal.Signals(self.world.agree(max(caught, default=0)))
+                        log.info("%s: stopped at step %d; --resume_training goes on from here", stop.name, self.step)
+                        raise SystemExit(128 + stop)
+                if self.position == steps_an_epoch:
+                    self.epoch, self.position = self.epoch + 1, 0
+                ended = self.step == total
+                numbered = self.epoch % config.save_interval == 0 and self.position == 0
+                self._save(numbered=numbered or ended)
+                if (numbered or ended) and self.world.first:
+                    self._show_preview()
+        if self.board is not None:
+            self.board.close()
+        log.info("trained: %d steps; %s", self.step, self.folder / "ckpt" / "checkpoint.pth")
+
+    def _set_up(self) -> None:
+        """Fresh networks, optimizer, average, generator and counters."""
+        config = self.config
+        torch.manual_seed(config.seed)
+        self.model = ScoreModel(*models.build(config)).to(self.device)
+        if config.channels_last:
+            self.model.to(memory_format=torch.channels_last)
+        self.network = torch.compile(self.model) if config.compile else self.model
+        if self.world.size > 1:
+            self.network = DistributedDataParallel(self.network, broadcast_buffers=False)
+        fused = self.device.type in ("cpu", "cuda")
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.lr, fused=fused)
+        self.ema = None
+        if config.model.ema:
+            self.ema = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(config.model.ema_rate))
+        self.generator = torch.Generator(self.device).manual_seed(config.seed)
+        self.step = self.epoch = self.position = 0
+        self.board = None
+
+    def _take_step(self, clean: Tensor, mine: slice) -> None:
+        """One step on this process's share of the batch. Noise and flips are drawn for the whole batch by
+        each process alike, so that N processes take the very step of one."""
+        config = self.config
+        batch = (config.batch_size, clean.shape[1])
+        noise = torch.randn(batch, generator=self.generator, device=self.device)[mine]
+        if config.data.random_flip:
+            flipped = torch.rand(config.batch_size, 1, generator=self.generator, device=self.device)[mine] < 0.5
+            mirrored = clean.unflatten(1, self.train_data.shape).flip(3).flatten(1)
+            clean = torch.where(flipped, mirrored, clean)
+        losses = self.losses(clean, noise)
+        losses["loss"].backward()
+        if config.clip_grad is not None:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_grad)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.ema is not None:
+            self.ema.update_parameters(self.model)
+        self.unread.append({name: value.detach() for name, value in losses.items()})
+
+    def scores(self, inputs: Tensor) -> tuple[Tensor, DiagonalPlusLowRank | None]:
+        """Both heads at `inputs`, in one call of the network, in the configured precision; values in float32."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            s1, s2 = self.network(inputs)
+        return s1.float(), s2
+
+    def _request(self, caught: list[int]) -> int:
+        if caught:
+            return STOP
+        due = time.monotonic() - self.saved_at >= 60 * self.config.checkpoint_minutes
+        return SAVE if self.world.first and due else GO_ON
+
+    # --- what is seen of it ---
+
+    def _read_losses(self) -> None:
+        """Fetches the losses of the last steps: rarely, because on a GPU each look waits for the device.
+
+        Raises:
+            UserError: where one is not finite, with the step, the losses before it and the last checkpoint.
+        """
+        if not self.unread:
+            return
+        names = list(self.unread[0])
+        values = torch.stack([torch.stack([step[name].float() for name in names]) for step in self.unread])
+        values = self.world.mean(values).cpu()
+        first = self.step - len(values) + 1
+        self.unread.clear()
+        finite = values.isfinite().all(1)
+        totals = values[:, names.index("loss")].tolist()
+        if not finite.all():
+            bad = int(finite.logical_not().nonzero()[0])
+            before = ", ".join(f"{value:.5g}" for value in (self.recent + totals[:bad])[-5:]) or "none"
+            latest = self.folder / "ckpt" / "checkpoint.pth"
+            kept = f"the last good checkpoint is {latest}" if latest.exists() else "no checkpoint was written before"
+            raise UserError(
+                f"the loss is {totals[bad]} at step {first + bad}; the losses before it: {before}; {kept}; "
+                "try a smaller lr, or clip_grad"
+            )
+        self.recent = (self.recent + totals)[-5:]
+        for name, column in zip(names, values.T.tolist(), strict=True):
+            self.read.setdefault(name, []).extend(column)
+
+    def _show_progress(self, total: int) -> None:
+        self._read_losses()
+        losses = {name: sum(values) / len(values) for name, values in self.read.items()}
+        self.read.clear()
+        now = time.monotonic()
+        pace = (self.step - self.shown_step) / max(now - self.shown_at, 1e-9)
+        self.shown_at, self.shown_step = now, self.step
+        if not self.world.first:
+            return
+        self.bar.set_postfix(loss=f"{losses['loss']:.4g}")
+        log.info(
+            "step %d/%d, epoch %d: %s, %.0f images/s, %s left",
+            self.step,
+            total,
+            self.epoch,
+            ", ".join(f"{name} {value:.5g}" for name, value in losses.items()),
+            pace * self.config.batch_size,
+            timedelta(seconds=round((total - self.step) / pace)),
+            extra={"progress": not self.bar.disable},
+        )
+        for name, value in losses.items():
+            self._board().add_scalar(f"train/{name}", value, self.step)
+        self._board().add_scalar("train/images_per_second", pace * self.config.batch_size, self.step)
+
+    def _board(self) -> SummaryWriter:
+        if self.board is None:
+            self.board = SummaryWriter(self.folder / "tensorboard", purge_step=self.step)
+        return self.board
+
+    def _averaged(self) -> ScoreModel:
+        return self.model if self.ema is None else self.ema.module
+
+    @torch.no_grad()
+    def _show_preview(self) -> None:
+        """Up to 36 test images with fixed noise: files in the image folder, and pictures in TensorBoard."""
+        size = min(36, len(self.test_data))
+        clean = next(datasets.batches(self.test_data, torch.arange(size)[None]))
+        noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(self.config.seed))
+        noisy = clean + self.config.noise * noise.to(self.device)
+        pictures = {"source": self.pictures(noisy)} | self.preview(self._averaged(), clean, noisy)
+        for name, images in pictures.items():
+            grid = make_grid(images, nrow=6, padding=1, pad_value=0.5)
+            self._board().add_image(name, grid, self.step)
+            if name in ("source", "denoised"):
+                save_image(grid, self.images / f"{name}_{self.epoch}.png")
+
+    def pictures(self, values: Tensor) -> Tensor:
+        """Flat values `(n, D)` in the model's range as pictures `(n, C, H, W)` in [0, 1], on the CPU."""
+        low, high = self.range
+        return ((values - low) / (high - low)).clamp(0, 1).unflatten(1, self.train_data.shape).cpu()
+
+    # --- checkpoints ---
+
+    def _save(self, numbered: bool = False) -> None:
+        """`checkpoint.pth`, after the one before it was renamed; a copy with the epoch's number if asked."""
+        self._read_losses()  # never save what came of a loss that is not finite
+        self.saved_at = time.monotonic()
+        if not self.world.first:
+            return
+        state = {
+            "model": self.model.state_dict(),
+            "ema": None if self.ema is None else self.ema.module.state_dict(),
+            "ema_updates": None if self.ema is None else self.ema.n_averaged,
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "epoch": self.epoch,
+            "position": self.position,
+            "generator": (self.device.type, self.generator.get_state()),
+            "random": random_state.get(),
+        }
+        folder = self.folder / "ckpt"
+        checkpoint.write(state, folder / "checkpoint.pth", keep=folder / checkpoint.PREVIOUS)
+        if numbered:
+            checkpoint.write(state, folder / f"checkpoint_{self.epoch}.pth")
+
+    def _restore(self) -> None:
+        state, path = checkpoint.read_latest(self.folder / "ckpt", self.device)
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.ema is not None:
+                self.ema.module.load_state_dict(state["ema"])
+                self.ema.n_averaged.copy_(state["ema_updates"])
+            self.step, self.epoch, self.position = state["step"], state["epoch"], state["position"]
+            device, generator = state["generator"]
+            random_state.restore(state["random"])
+        except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+            raise UserError(f"{path}: does not fit this configuration; it cannot be gone on with") from error
+        if device == self.device.type:
+            self.generator.set_state(generator.cpu())
+        else:
+            self.generator.manual_seed(self.config.seed + self.step)
+            log.warning("the checkpoint is from %s: on %s other noise is drawn from here on", device, self.device)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.lr
+        log.info("going on from %s: step %d, epoch %d", path, self.step, self.epoch)
+
+    # --- test ---
+
+    def test(self) -> dict:
+        """Evaluates the newest checkpoint (its EMA weights where there are any) into `metrics.json`."""
+        s1, s2, _ = models.load(self.folder, self.device)
+        picture = self.images / "test.png"
+        picture.parent.mkdir(exist_ok=True)
+        metrics = {"noise": self.config.noise, "seed": self.config.seed, "images": len(self.test_data)}
+        metrics |= self.evaluate(ScoreModel(s1, s2), picture)
+        path = self.folder / "metrics.json"
+        path.write_text(json.dumps(metrics, indent=2) + "\n")
+        for name, value in metrics.items():
+            log.info("%s: %s", name, f"{value:.5g}" if isinstance(value, float) else value)
+        log.info("written: %s and %s", path, picture)
+        return metrics
+
+
+@contextmanager
+def caught_signals():
+    """A list that takes up SIGINT and SIGTERM instead of the process; a second Ctrl-C interrupts at once."""
+    caught = []
+
+    def note(number, frame):
+        caught.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

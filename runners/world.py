@@ -1,0 +1,92 @@
+"""Devices and processes: one process alone, or N of them under `torchrun`."""
+
+import os
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+from configs import UserError
+
+__all__ = ["World", "best_device", "join", "leave"]
+
+
+@dataclass(frozen=True)
+class World:
+    """This process's place among those that train together."""
+
+    device: torch.device
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self.rank == 0
+
+    def agree(self, value: int) -> int:
+        """The largest `value` of all processes, the same for each of them."""
+        if self.size == 1:
+            return value
+        shared = torch.tensor(value)
+        dist.all_reduce(shared, dist.ReduceOp.MAX)
+        return int(shared)
+
+    def mean(self, values: torch.Tensor) -> torch.Tensor:
+        """The mean of `values` over the processes."""
+        if self.size == 1:
+            return values
+        dist.all_reduce(values, dist.ReduceOp.SUM)
+        return values / self.size
+
+    def wait(self) -> None:
+        """Returns once every process has come here."""
+        self.agree(0)
+
+
+def best_device() -> str:
+    """`cuda`, `mps` or `cpu`: the first of them that this machine has."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def join(device: str | None) -> World:
+    """The world of this process, from `--device` and the variables that `torchrun` sets.
+
+    Raises:
+        UserError: where the machine has no such device.
+    """
+    device = _checked_device(device or best_device())
+    size = int(os.environ.get("WORLD_SIZE", 1))
+    if size == 1:
+        return World(device)
+    if device.type == "cuda":
+        device = _checked_device(f"cuda:{os.environ['LOCAL_RANK']}")
+        torch.cuda.set_device(device)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    return World(device, int(os.environ["RANK"]), size)
+
+
+def leave() -> None:
+    """Ends what `join` began."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _checked_device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
+        raise UserError(f"--device {name}: not on this machine, which has {_devices()}") from error
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UserError(f"--device {name}: cuda, cuda:N, mps or cpu is wanted; this machine has {_devices()}")
+    return device
+
+
+def _devices() -> str:
+    names = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        names.append("mps")
+    return ", ".join([*names, "cpu"])
