@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -89,7 +90,7 @@ class Runner:
             SystemExit: with 128 + the signal's number, after saving, on Ctrl-C or SIGTERM.
         """
         config = self.config
-        self._set_up()
+        self.set_up()
         if resume:
             self._restore()
         steps_an_epoch = len(self.train_data) // config.batch_size
@@ -102,9 +103,6 @@ class Runner:
         share = config.batch_size // self.world.size
         mine = slice(self.world.rank * share, (self.world.rank + 1) * share)
         self.saved_at = time.monotonic()
-        self.unread: list[dict[str, Tensor]] = []  # losses of the last steps, still on the device
-        self.read: dict[str, list[float]] = {}  # those since the last line of the log
-        self.recent: list[float] = []
         with (
             caught_signals() as caught,
             tqdm(
@@ -119,10 +117,9 @@ class Runner:
             self.shown_at, self.shown_step = time.monotonic(), self.step
             while self.step < total:
                 order = datasets.epoch_order(len(self.train_data), config.batch_size, config.seed, self.epoch)
-                for clean in datasets.batches(
-                    self.train_data, order[self.position : total - self.step + self.position, mine]
-                ):
-                    self._take_step(clean, mine)
+                left = order[self.position : self.position + total - self.step, mine]
+                for clean in datasets.batches(self.train_data, left):
+                    self.take_step(clean, mine)
                     self.step += 1
                     self.position += 1
                     bar.update()
@@ -146,7 +143,7 @@ class Runner:
             self.board.close()
         log.info("trained: %d steps; %s", self.step, self.folder / "ckpt" / "checkpoint.pth")
 
-    def _set_up(self) -> None:
+    def set_up(self) -> None:
         """Fresh networks, optimizer, average, generator and counters."""
         config = self.config
         torch.manual_seed(config.seed)
@@ -163,9 +160,12 @@ class Runner:
             self.ema = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(config.model.ema_rate))
         self.generator = torch.Generator(self.device).manual_seed(config.seed)
         self.step = self.epoch = self.position = 0
+        self.unread: list[dict[str, Tensor]] = []  # losses of the last steps, still on the device
+        self.read: dict[str, list[float]] = {}  # those since the last line of the log
+        self.recent: list[float] = []
         self.board = None
 
-    def _take_step(self, clean: Tensor, mine: slice) -> None:
+    def take_step(self, clean: Tensor, mine: slice) -> None:
         """One step on this process's share of the batch. Noise and flips are drawn for the whole batch by
         each process alike, so that N processes take the very step of one."""
         config = self.config
@@ -268,7 +268,8 @@ class Runner:
         noisy = clean + self.config.noise * noise.to(self.device)
         pictures = {"source": self.pictures(noisy)} | self.preview(self._averaged(), clean, noisy)
         for name, images in pictures.items():
-            grid = make_grid(images, nrow=6, padding=1, pad_value=0.5)
+            legible = F.interpolate(images, scale_factor=max(1, 64 // images.shape[-1]), mode="nearest")
+            grid = make_grid(legible, nrow=6, pad_value=0.5)
             self._board().add_image(name, grid, self.step)
             if name in ("source", "denoised"):
                 save_image(grid, self.images / f"{name}_{self.epoch}.png")
