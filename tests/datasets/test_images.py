@@ -1,0 +1,164 @@
+import struct
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+
+import datasets
+from configs import Config, UserError
+
+
+def config(dataset: str, folder="data", size: int = 8, channels: int = 1, **data) -> Config:
+    section = {"dataset": dataset, "image_size": size, "channels": channels, "workers": 1} | data
+    return Config(data_dir=str(folder), data=section)
+
+
+def read_all(data: datasets.ImageData) -> torch.Tensor:
+    return torch.cat(list(datasets.batches(data, list(torch.arange(len(data)).split(5)))))
+
+
+def write_idx(path, array: np.ndarray) -> None:
+    path.write_bytes(struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes())
+
+
+def test_digits_are_split_without_overlap_and_lie_in_the_unit_range():
+    train, test = (datasets.load(config("Digits"), split) for split in ("train", "test"))
+    assert (len(train), len(test)) == (1438, 359)
+    values = read_all(train)
+    assert values.shape == (1438, 64)
+    assert (values.min(), values.max()) == (0, 1)
+    from sklearn.datasets import load_digits
+
+    everything = torch.cat([values, read_all(test)]).sum(1).sort().values
+    raw = torch.tensor(np.round(load_digits().images * 255 / 16) / 255).flatten(1).sum(1).sort().values
+    torch.testing.assert_close(everything, raw.float(), atol=1e-4, rtol=0)
+
+
+def test_mnist_is_read_from_the_original_files(tmp_path):
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    images = np.random.default_rng(0).integers(256, size=(7, 28, 28), dtype=np.uint8)
+    for part in ("train", "t10k"):
+        write_idx(raw / f"{part}-images-idx3-ubyte", images)
+        write_idx(raw / f"{part}-labels-idx1-ubyte", np.zeros(7, np.uint8))
+    data = datasets.load(config("MNIST", tmp_path, size=28), "train")
+    assert torch.equal(read_all(data), torch.tensor(images).flatten(1) * (1 / 255))
+
+
+def test_npz_parts_and_single_file(tmp_path):
+    images = np.random.default_rng(0).integers(256, size=(20, 8, 8, 3), dtype=np.uint8)
+    np.savez(tmp_path / "mine_train.npz", images=images)
+    np.savez(tmp_path / "mine_test.npz", images=images[:4])
+    assert len(datasets.load(config("npz", tmp_path / "mine", channels=3), "test")) == 4
+    data = datasets.load(config("npz", tmp_path / "mine", channels=3), "train")
+    expected = torch.tensor(images).permute(0, 3, 1, 2).flatten(1) / 127.5 - 1
+    torch.testing.assert_close(read_all(data), expected, atol=1e-6, rtol=0)
+    parts = [datasets.load(config("npz", tmp_path / "mine_train.npz", channels=3), s) for s in ("train", "test")]
+    assert [len(part) for part in parts] == [18, 2]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"pictures": np.zeros((2, 8, 8), np.uint8)}, "has no array 'images'"),
+        ({"images": np.zeros((2, 8, 8))}, "images is float64"),
+        ({"images": np.zeros((2, 8), np.uint8)}, r"images is uint8 \(2, 8\)"),
+        ({"images": np.zeros((2, 8, 9), np.uint8)}, "8×9 with 1 channel.*only square"),
+        ({"images": np.zeros((2, 9, 9), np.uint8)}, "data.image_size: 8 .* do not fit npz, whose images are 9×9"),
+    ],
+)
+def test_npz_that_does_not_fit(tmp_path, content, message):
+    np.savez(tmp_path / "a.npz", **content)
+    with pytest.raises(UserError, match=message):
+        datasets.load(config("npz", tmp_path / "a.npz"), "train")
+
+
+def test_npz_that_is_not_there_or_broken(tmp_path):
+    with pytest.raises(UserError, match="neither a file .* nor .*b_train.npz"):
+        datasets.load(config("npz", tmp_path / "b"), "train")
+    (tmp_path / "c.npz").write_bytes(b"PK\x03\x04 broken")
+    with pytest.raises(UserError, match="cannot be read as .npz"):
+        datasets.load(config("npz", tmp_path / "c.npz"), "train")
+
+
+def write_images(folder, count: int, size=(30, 20)) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        Image.new("RGB", size, (number, 0, 255)).save(folder / f"{number:03}.png")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_folder_of_images(tmp_path, workers):
+    write_images(tmp_path / "a" / "train", 6)
+    write_images(tmp_path / "a" / "test", 2)
+    wanted = config("ImageFolder", tmp_path / "a", channels=3, workers=workers)
+    data = datasets.load(wanted, "train")
+    rows = datasets.batches(data, torch.tensor([[4, 0], [5, 2]]))
+    red = torch.cat(list(rows)).unflatten(1, (3, 8, 8))[:, 0, 4, 4]
+    torch.testing.assert_close(red, torch.tensor([4.0, 0, 5, 2]) / 127.5 - 1, atol=1e-6, rtol=0)
+    assert len(datasets.load(wanted, "test")) == 2
+
+
+def test_a_folder_without_parts_is_split(tmp_path):
+    write_images(tmp_path, 20)
+    parts = [datasets.load(config("ImageFolder", tmp_path, channels=3), split) for split in ("train", "test")]
+    files = [set(part.images.files) for part in parts]
+    assert [len(part) for part in files] == [18, 2]
+    assert not files[0] & files[1]
+
+
+def test_celeba_crops_the_centre_and_splits_seventy_to_ten(tmp_path):
+    write_images(tmp_path / "img_align_celeba", 20, size=(178, 218))
+    framed = np.zeros((218, 178, 3), np.uint8)
+    framed[39:179, 19:159] = 255  # exactly the central 140 pixels are white
+    Image.fromarray(framed).save(tmp_path / "img_align_celeba" / "000.png")
+    parts = [datasets.load(config("celeba", tmp_path, channels=3), split) for split in ("train", "test")]
+    assert [len(part) for part in parts] == [14, 2]
+    data = parts[0]
+    everything = datasets.images.ImageFiles(
+        np.array([str(tmp_path / "img_align_celeba" / "000.png")]), 3, data.images.transform
+    )
+    assert everything[0].min() == 255
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_image_is_named(tmp_path, workers):
+    write_images(tmp_path / "train", 3)
+    write_images(tmp_path / "test", 1)
+    (tmp_path / "train" / "001.png").write_bytes(b"not an image")
+    data = datasets.load(config("ImageFolder", tmp_path, channels=3, workers=workers), "train")
+    with pytest.raises(UserError, match=r"001\.png: cannot be read as an image") as raised:
+        read_all(data)
+    assert "\n" not in str(raised.value)
+
+
+def test_an_empty_folder_is_named(tmp_path):
+    with pytest.raises(UserError, match="no images under .*unpack img_align_celeba.zip"):
+        datasets.load(config("celeba", tmp_path), "train")
+    with pytest.raises(UserError, match="no images under"):
+        datasets.load(config("ImageFolder", tmp_path), "train")
+
+
+@pytest.mark.parametrize("error", [URLError("no route to host"), RuntimeError("Error downloading x"), OSError("disk")])
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [("CIFAR10", "cifar-10-batches-py"), ("FashionMNIST", "t10k-images-idx3-ubyte.* into .*FashionMNIST/raw")],
+)
+def test_a_failed_download_says_what_to_put_where(tmp_path, monkeypatch, name, advice, error):
+    def fail(self):
+        raise error
+
+    monkeypatch.setattr(getattr(torchvision.datasets, name), "download", fail)
+    with pytest.raises(UserError, match=f"{name}: could not be downloaded .*put .*{advice}"):
+        datasets.load(config(name, tmp_path, size=32), "train")
+
+
+def test_an_epoch_visits_each_image_once_in_an_order_of_its_own():
+    orders = [datasets.epoch_order(103, 10, seed=1, epoch=epoch) for epoch in (0, 1, 0)]
+    assert orders[0].shape == (10, 10)
+    assert len(orders[0].unique()) == 100
+    assert torch.equal(orders[0], orders[2])
+    assert not torch.equal(orders[0], orders[1])
