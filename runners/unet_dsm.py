@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 import losses
-from inference import denoise_error, image_rows, noisy_batches
-from inference.denoising import denoise
+from inference import denoise, denoise_error, image_rows, noisy_batches
 from models import ScoreModel
 from runners.base import Runner
 

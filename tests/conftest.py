@@ -1,11 +1,12 @@
 import logging
-import subprocess
-import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+
+import main
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = Path(__file__).parent / "reference"
@@ -22,13 +23,24 @@ def reference():
     return read
 
 
-@pytest.fixture
-def command(tmp_path):
-    """Runs `main.py` as a process of its own, in an empty folder."""
+@dataclass(frozen=True)
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
 
-    def run(*arguments: object, **options) -> subprocess.CompletedProcess:
-        call = [sys.executable, ROOT / "main.py", *map(str, arguments)]
-        return subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, timeout=240, **options)
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capfd):
+    """Runs `main.py`'s `main` in an empty folder; what a process of its own would show."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> Done:
+        try:
+            code = main.main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            code = stop.code
+        return Done(code, *capfd.readouterr())
 
     return run
 

@@ -52,7 +52,10 @@ COMMAND_LINES = {
     "lr negative": (with_set("lr=-1"), "--set lr=-1: input should be greater than 0"),
     "lr is truth": (with_set("lr=true"), "a number is wanted, not true or false"),
     "batch is text": (with_set("batch_size=many"), "input should be a valid integer"),
-    "batch too large": (with_set("batch_size=5000"), "batch_size: 5000 is more than the 1438 training images of Digits"),
+    "batch too large": (
+        with_set("batch_size=5000"),
+        "5000 is more than the 1438 training images of Digits",
+    ),
     "size does not fit": (with_set("data.image_size=28"), "do not fit Digits, whose images are 8×8"),
     "size odd": (with_set("data.image_size=7"), "input should be a multiple of 2"),
     "channels": (with_set("data.channels=2"), "input should be 1 or 3"),
@@ -68,23 +71,14 @@ COMMAND_LINES = {
 }
 
 
-def call(arguments: list[str], capfd) -> tuple[int, str]:
-    try:
-        code = main.main(arguments)
-    except SystemExit as stop:  # argparse's own way out
-        code = stop.code
-    return code, capfd.readouterr().err
-
-
 @pytest.mark.parametrize("case", COMMAND_LINES)
-def test_bad_command_line(case, tmp_path, monkeypatch, capfd):
-    monkeypatch.chdir(tmp_path)
+def test_bad_command_line(case, tmp_path, command):
     arguments, message = COMMAND_LINES[case]
-    code, err = call(arguments, capfd)
-    assert code == 2
-    assert message in err
-    assert err.count("\n") == 1
-    assert "Traceback" not in err
+    done = command(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
 
 
@@ -103,22 +97,20 @@ FILES = {
 
 
 @pytest.mark.parametrize("case", FILES)
-def test_bad_file(case, tmp_path, monkeypatch, capfd):
-    monkeypatch.chdir(tmp_path)
+def test_bad_file(case, tmp_path, command):
     text, message = FILES[case]
     (tmp_path / "bad.yml").write_text(text)
-    code, err = call(["--runner", "UnetDSMRunner", "--config", "bad.yml", "--ni"], capfd)
-    assert code == 2
-    assert message in err
-    assert err.count("\n") == 1
+    done = command("--runner", "UnetDSMRunner", "--config", "bad.yml", "--ni")
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["bad.yml"]
 
 
-def test_binary_file_and_folder_as_config(tmp_path, monkeypatch, capfd):
-    monkeypatch.chdir(tmp_path)
+def test_binary_file_and_folder_as_config(tmp_path, command):
     (tmp_path / "bad.yml").write_bytes(np.arange(256, dtype=np.uint8).tobytes())
-    assert "bad.yml: not a text file" in call(["--runner", "UnetDSMRunner", "--config", "bad.yml"], capfd)[1]
-    assert "no such file" in call(["--runner", "UnetDSMRunner", "--config", str(tmp_path)], capfd)[1]
+    assert "bad.yml: not a text file" in command("--runner", "UnetDSMRunner", "--config", "bad.yml").stderr
+    assert "no such file" in command("--runner", "UnetDSMRunner", "--config", tmp_path).stderr
 
 
 def test_help_does_not_import_torch():
@@ -140,7 +132,8 @@ def test_published_defaults():
     assert (defaults.seed, defaults.noise, defaults.rank) == (1234, 0.5, 50)
 
 
-def test_a_process_ends_with_the_code(command):
-    done = command(*with_flag("--noise", "-1"))
+def test_a_process_ends_with_the_code(tmp_path):
+    call = [sys.executable, ROOT / "main.py", *with_flag("--noise", "-1")]
+    done = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "main.py: --noise -1.0: input should be greater than 0\n"

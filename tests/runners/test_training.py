@@ -195,16 +195,13 @@ def test_a_signal_saves_first(number, code, unbroken, tmp_path):
     resume_and_compare(tmp_path, unbroken)
 
 
-def test_resume_falls_back_where_the_last_checkpoint_is_truncated(unbroken, tmp_path):
-    process = start(tmp_path, *TINY, "--noise", "0.5", "--ni", "--set", "max_steps=15")
-    assert process.wait(240) == 0
-    folder = tmp_path / "runs/logs/tiny/ckpt"
-    path = folder / "checkpoint.pth"
+def test_resume_falls_back_where_the_last_checkpoint_is_truncated(unbroken, command, tmp_path):
+    assert command(*TINY, "--noise", "0.5", "--ni", "--set", "max_steps=15").returncode == 0
+    path = tmp_path / "runs/logs/tiny/ckpt/checkpoint.pth"
     path.write_bytes(path.read_bytes()[:1000])
-    process = start(tmp_path, *SAME_RUN, "--resume_training", "--set", "max_steps=40")
-    out, err = process.communicate(timeout=240)
-    assert process.returncode == 0, err
-    assert "truncated, corrupt or not a checkpoint; going on from the one before it" in out
+    done = command(*SAME_RUN, "--resume_training", "--set", "max_steps=40")
+    assert done.returncode == 0, done.stderr
+    assert "truncated, corrupt or not a checkpoint; going on from the one before it" in done.stdout
     assert same(read(tmp_path)["model"], read(unbroken[0])["model"])
 
 
@@ -227,7 +224,7 @@ def test_an_existing_folder_is_moved_aside(command, tmp_path):
         (tmp_path / "runs/logs/tiny/mine.txt").write_text("kept")
     assert sorted(path.name for path in (tmp_path / "runs/logs").iterdir()) == ["tiny", "tiny.1", "tiny.2"]
     assert all((tmp_path / "runs/logs" / name / "mine.txt").exists() for name in ("tiny.1", "tiny.2"))
-    done = command(*TINY, stdin=subprocess.DEVNULL)
+    done = command(*TINY)
     assert done.returncode == 2
     assert "runs/logs/tiny: exists; give another --doc, --ni to move it aside, or --resume_training" in done.stderr
     done = command(*TINY, "--ni", "--set", "batch_size=5000")  # a mistake is found before anything is moved
@@ -264,5 +261,7 @@ def test_a_run_folder_has_its_own_configuration(command, unbroken, tmp_path):
 def test_options_of_training(command, tmp_path, options):
     done = command(*TINY, "--ni", "--set", "max_steps=12", *options)
     assert done.returncode == 0, done.stderr
-    losses = [float(line.partition("loss ")[2].partition(",")[0]) for line in done.stdout.splitlines() if "loss " in line]
+    losses = [
+        float(line.partition("loss ")[2].partition(",")[0]) for line in done.stdout.splitlines() if "loss " in line
+    ]
     assert losses[-1] < losses[0]
