@@ -63,25 +63,27 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def resolve(args: argparse.Namespace, folder: Path):
-    """The configuration of this call: a run folder that is gone on with or tested has its own."""
+def resolve(args: argparse.Namespace):
+    """The run folder and the configuration of this call: a folder that is gone on with or tested has its own."""
     import configs
+    import runners
     from configs import UserError
+    from runners import folder as run_folder
 
-    saved = folder / "config.yml"
     given = {"seed": args.seed, "rank": args.rank, "comment": args.comment, "noise": args.noise, "runner": args.runner}
     if not (args.test or args.resume_training):
         if args.config is None:
             raise UserError("--config is missing: a file of configs/, or a path")
-        return configs.load(configs.find(args.config), args.overrides, **given)
-    if not saved.is_file():
-        raise UserError(f"{folder}: no run folder to {'test' if args.test else 'go on with'}; check --run and --doc")
+        config = configs.load(configs.find(args.config), args.overrides, **given)
+        return run_folder.locate(args.run, runners.get(args.runner).folder_name(args.doc, config)), config
+    folder = run_folder.existing(args.run, args.doc, args.rank)
+    saved = folder / "config.yml"
     trained = configs.load(saved)
     for key in ("runner", "noise", "rank"):
         was, asked = getattr(trained, key), given[key]
         if key in trained.model_fields_set and asked is not None and asked != was:
             raise UserError(f"--{key} {asked}: {folder} was trained with {was}; leave the flag out or give that")
-    return configs.load(saved, args.overrides, **given)
+    return folder, configs.load(saved, args.overrides, **given)
 
 
 class ConsoleFilter(logging.Filter):
@@ -110,9 +112,8 @@ def run(args: argparse.Namespace) -> None:
     from runners import folder as run_folder
     from runners import world
 
-    folder = run_folder.locate(args.run, args.doc)
+    folder, config = resolve(args)
     images = run_folder.inside(folder, args.image_folder, "--image_folder")
-    config = resolve(args, folder)
     here = world.join(args.device)
     try:
         runner = runners.get(args.runner)(config, folder, here, images)

@@ -38,6 +38,12 @@ class ModelConfig(Section):
     """The section `model`."""
 
     ngf: Annotated[StrictInt, Field(ge=2)] = Field(64, description="Width of the RefineNet.")
+    trunk: Literal["separate", "shared"] = Field(
+        "separate", description="A network for each of s1, α and β, as published, or one for all of them."
+    )
+    covariance: Literal["free", "positive"] = Field(
+        "free", description="What the second-order head gives: s2, as published, or the posterior covariance."
+    )
     ema: StrictBool = Field(False, description="Keep an exponential moving average of the weights.")
     ema_rate: Annotated[Number, Field(ge=0, lt=1)] = Field(0.999, description="Its decay a step.")
     sigma_begin: Number = unused(1)
@@ -65,7 +71,9 @@ class Config(Section):
     rank: Count = Field(50, description="Columns of the low-rank factor; --rank.")
     comment: StrictStr = Field("", description="Any text to find the run by; --comment.")
 
-    loss: Literal["dsm", "dsm_vr"] = Field("dsm", description="dsm_vr: with variance reduction, for small σ.")
+    loss: Literal["dsm", "dsm_vr", "centered", "centered_vr", "nll"] = Field(
+        "dsm", description="The objective; the _vr ones reduce the variance at small σ."
+    )
     batch_size: Count = Field(100, description="Images a step, over all processes together.")
     lr: Positive = Field(2e-4, description="Adam's learning rate.")
     max_epochs: Count = 1000
@@ -88,7 +96,7 @@ class Config(Section):
     data: DataConfig = Field(default_factory=DataConfig)
 
     @model_validator(mode="after")
-    def _said_twice_alike(self):
+    def _fits_together(self):
         twice = {"dataset": "dataset", "channel": "channels", "img": "image_size"}
         for key, inner in twice.items():
             value, meant = getattr(self, key), getattr(self.data, inner)
@@ -96,6 +104,8 @@ class Config(Section):
                 raise ValueError(
                     f"{key} is {value} and data.{inner} is {meant}; they name the same thing: make them equal"
                 )
+        if self.loss == "nll" and self.model.covariance != "positive":
+            raise ValueError("loss: nll is a likelihood; it takes model.covariance: positive")
         return self
 
     def unused_keys(self) -> list[str]:

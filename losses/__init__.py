@@ -2,5 +2,16 @@
 
 from losses.first_order import dsm, dsm_vr
 from losses.perturbation import Perturbation, perturb
+from losses.second_order import d2sm, d2sm_centered, d2sm_centered_vr, d2sm_vr, residual_nll
 
-__all__ = ["Perturbation", "dsm", "dsm_vr", "perturb"]
+__all__ = [
+    "Perturbation",
+    "d2sm",
+    "d2sm_centered",
+    "d2sm_centered_vr",
+    "d2sm_vr",
+    "dsm",
+    "dsm_vr",
+    "perturb",
+    "residual_nll",
+]

@@ -1,8 +1,19 @@
 """Score networks, second-order heads, and the checkpoints they are kept in."""
 
-from models.build import ScoreModel, build, load
+from models.build import ScoreModel, SharedScoreModel, build, build_model, load, load_model
 from models.refinenet import RefineNet
 from models.second_order import DiagonalHead, LowRankHead
 from models.structured import DiagonalPlusLowRank
 
-__all__ = ["DiagonalHead", "DiagonalPlusLowRank", "LowRankHead", "RefineNet", "ScoreModel", "build", "load"]
+__all__ = [
+    "DiagonalHead",
+    "DiagonalPlusLowRank",
+    "LowRankHead",
+    "RefineNet",
+    "ScoreModel",
+    "SharedScoreModel",
+    "build",
+    "build_model",
+    "load",
+    "load_model",
+]

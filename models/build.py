@@ -1,5 +1,6 @@
 """The networks of a configuration, fresh or from a checkpoint."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -10,10 +11,10 @@ from configs import Config, UserError
 from models import checkpoint
 from models.published import translate_checkpoint
 from models.refinenet import RefineNet
-from models.second_order import DiagonalHead, LowRankHead
+from models.second_order import DiagonalHead, LowRankHead, second_order_score
 from models.structured import DiagonalPlusLowRank
 
-__all__ = ["ScoreModel", "build", "load"]
+__all__ = ["ScoreModel", "SharedScoreModel", "build", "build_model", "load", "load_model"]
 
 
 class ScoreModel(nn.Module):
@@ -24,28 +25,76 @@ class ScoreModel(nn.Module):
         self.s1 = s1
         self.s2 = s2
 
-    def forward(self, x: Tensor) -> tuple[Tensor, DiagonalPlusLowRank | None]:
-        """Both scores at x `(B, D)`, in one call."""
-        return self.s1(x), None if self.s2 is None else self.s2(x)
+    def forward(self, x: Tensor, rows: int | None = None) -> tuple[Tensor, DiagonalPlusLowRank | None]:
+        """Both scores at x `(B, D)` in one call; s2 at the first `rows` points only, where that is given."""
+        return self.s1(x), None if self.s2 is None else self.s2(x[:rows])
 
 
-def build(config: Config) -> tuple[nn.Module, nn.Module | None]:
-    """Fresh networks for the runner that a configuration names.
+class SharedScoreModel(nn.Module):
+    """One RefineNet whose last layer gives s1, α and β together: one evaluation where there are up to three.
+
+    Its outputs are free of units: s1 is the network's first image over σ, and s2 is scaled by
+    `second_order_score`.
+    """
+
+    def __init__(self, channels: int, image_size: int, ngf: int, rank: int, covariance: str, sigma: float):
+        super().__init__()
+        self.covariance, self.sigma = covariance, sigma
+        self.outputs = 2 + rank
+        self.trunk = RefineNet(channels, image_size, ngf, out_channels=channels * self.outputs)
+
+    def forward(self, x: Tensor, rows: int | None = None) -> tuple[Tensor, DiagonalPlusLowRank]:
+        """As `ScoreModel.forward`."""
+        images = self.trunk(x).unflatten(1, (self.outputs, -1))
+        factor = images[:rows, 2:].mT if self.outputs > 2 else None
+        return images[:, 0] / self.sigma, second_order_score(images[:rows, 1], factor, self.covariance, self.sigma)
+
+    def s1(self, x: Tensor) -> Tensor:
+        """The score alone, `(B, D)`."""
+        return self(x)[0]
+
+    def s2(self, x: Tensor) -> DiagonalPlusLowRank:
+        """The second-order score alone."""
+        return self(x)[1]
+
+
+def build_model(config: Config) -> ScoreModel | SharedScoreModel:
+    """Fresh networks for the runner that a configuration names, as one module."""
+    size = (config.data.channels, config.data.image_size, config.model.ngf)
+    kind = {"covariance": config.model.covariance, "sigma": config.noise}
+    rank = {"LowRankHybridRunner": config.rank, "DoubleDiagonalHybridRunner": 0}.get(config.runner)
+    if rank is None:
+        return ScoreModel(RefineNet(*size))
+    if config.model.trunk == "shared":
+        return SharedScoreModel(*size, rank, **kind)
+    return ScoreModel(RefineNet(*size), LowRankHead(*size, rank, **kind) if rank else DiagonalHead(*size, **kind))
+
+
+def build(config: Config) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], DiagonalPlusLowRank] | None]:
+    """Fresh scores for the runner that a configuration names.
 
     Returns:
         `(s1, s2)`: `s1(x)` maps `(B, D)` to `(B, D)`; `s2(x)` gives a `DiagonalPlusLowRank`. s2 is None
-        for `UnetDSMRunner`.
+        for `UnetDSMRunner`. Where both are wanted at the same points and the trunk is shared,
+        `build_model` gives them in one evaluation.
     """
-    size = (config.data.channels, config.data.image_size, config.model.ngf)
-    s1 = RefineNet(*size)
-    if config.runner == "LowRankHybridRunner":
-        return s1, LowRankHead(*size, rank=config.rank)
-    if config.runner == "DoubleDiagonalHybridRunner":
-        return s1, DiagonalHead(*size)
-    return s1, None
+    model = build_model(config)
+    return model.s1, model.s2
 
 
-def load(path: str | Path, device: torch.device | str = "cpu") -> tuple[nn.Module, nn.Module | None, Config]:
+def load(
+    path: str | Path, device: torch.device | str = "cpu"
+) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], DiagonalPlusLowRank] | None, Config]:
+    """Trained scores: `load_model`, with s1 and s2 apart.
+
+    Returns:
+        `(s1, s2, config)`, as of `build`.
+    """
+    model, config = load_model(path, device)
+    return model.s1, model.s2, config
+
+
+def load_model(path: str | Path, device: torch.device | str = "cpu") -> tuple[ScoreModel | SharedScoreModel, Config]:
     """Trained networks from a run folder or one of its checkpoints, written by this or the published program.
 
     Args:
@@ -53,7 +102,7 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> tuple[nn.Modul
         device: where the networks are wanted.
 
     Returns:
-        `(s1, s2, config)` in evaluation mode, with the EMA weights where there are any.
+        the networks in evaluation mode, with the EMA weights where there are any, and the configuration.
 
     Raises:
         UserError: where the folder, its `config.yml` or the checkpoint is missing or broken, or the two
@@ -83,10 +132,9 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> tuple[nn.Modul
     else:
         raise UserError(f"{path}: not a checkpoint of this or the published program")
 
-    model = ScoreModel(*build(config))
+    model = build_model(config)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise UserError(f"{path}: its weights do not fit the networks of {folder / 'config.yml'}") from error
-    model.to(device).eval()
-    return model.s1, model.s2, config
+    return model.to(device).eval(), config

@@ -153,7 +153,8 @@ class RefineNet(nn.Module):
             entry of the image.
 
     Shape:
-        input `(B, D)` or `(B, C, H, W)` with `D = C·H·W`; output `(B, out_channels·H·W)`.
+        input `(B, D)` or `(B, C, H, W)` with `D = C·H·W`; output `(B, out_channels·H·W)`, of the input's
+        type under autocast too.
 
     Raises:
         ValueError: where `image_size` is odd or below 4, or the input has another size.
@@ -186,8 +187,7 @@ class RefineNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[1:].numel() != torch.Size(self.shape).numel():
             raise ValueError(f"an input of shape {tuple(x.shape)} does not hold images of {self.shape}")
-        x = self.begin(x.reshape(-1, *self.shape))
-        layer1 = self.stage1(x)
+        layer1 = self.stage1(self.begin(x.reshape(-1, *self.shape)))
         layer2 = self.stage2(layer1)
         layer3 = self.stage3(layer2)
         layer4 = self.stage4(layer3)
@@ -195,4 +195,4 @@ class RefineNet(nn.Module):
         h = self.refine2(layer3, h)
         h = self.refine3(layer2, h)
         h = self.refine4(layer1, h)
-        return self.end(F.elu(self.norm(h))).flatten(1)
+        return self.end(F.elu(self.norm(h))).flatten(1).to(x.dtype)

@@ -1,34 +1,60 @@
 """Second-order heads: networks whose output is s2 = diag(α) + ββᵀ at every point."""
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.refinenet import RefineNet
 from models.structured import DiagonalPlusLowRank
 
-__all__ = ["DiagonalHead", "LowRankHead"]
+__all__ = ["DiagonalHead", "LowRankHead", "second_order_score"]
+
+FLOOR = 1e-6
+
+
+def second_order_score(diagonal: Tensor, factor: Tensor | None, covariance: str, sigma: float) -> DiagonalPlusLowRank:
+    """s2 from what the networks give.
+
+    Args:
+        diagonal: `(B, D)`.
+        factor: `(B, D, r)`, or None.
+        covariance: `"free"`: s2 = diag(diagonal) + factor·factorᵀ, as published. `"positive"`: the networks
+            give the posterior covariance, `Cov = σ² (diag(softplus(diagonal)) + factor·factorᵀ / r)`, and
+            `s2 = (Cov − σ² I) / σ⁴`: no predicted variance can be negative, and values of order one are
+            right at every σ.
+        sigma: σ, in the units of the data.
+    """
+    if covariance == "free":
+        return DiagonalPlusLowRank(diagonal, factor)
+    # The floor outlives the rounding of σ⁴ s2 + σ² in float32.
+    diagonal = (F.softplus(diagonal) + FLOOR - 1) / sigma**2
+    if factor is not None:
+        factor = factor / (sigma * factor.shape[-1] ** 0.5)
+    return DiagonalPlusLowRank(diagonal, factor)
 
 
 class DiagonalHead(nn.Module):
     """s2 = diag(α), α from a RefineNet of its own (the published diagonal model)."""
 
-    def __init__(self, channels: int, image_size: int, ngf: int):
+    def __init__(self, channels: int, image_size: int, ngf: int, covariance: str = "free", sigma: float = 1.0):
         super().__init__()
+        self.covariance, self.sigma = covariance, sigma
         self.diagonal = RefineNet(channels, image_size, ngf)
 
     def forward(self, x: Tensor) -> DiagonalPlusLowRank:
-        return DiagonalPlusLowRank(self.diagonal(x))
+        return second_order_score(self.diagonal(x), None, self.covariance, self.sigma)
 
 
 class LowRankHead(nn.Module):
     """s2 = diag(α) + ββᵀ, α and β from a RefineNet each (the published low-rank model)."""
 
-    def __init__(self, channels: int, image_size: int, ngf: int, rank: int):
+    def __init__(
+        self, channels: int, image_size: int, ngf: int, rank: int, covariance: str = "free", sigma: float = 1.0
+    ):
         super().__init__()
-        self.rank = rank
+        self.rank, self.covariance, self.sigma = rank, covariance, sigma
         self.diagonal = RefineNet(channels, image_size, ngf)
         self.factor = RefineNet(channels, image_size, ngf, out_channels=channels * rank)
 
     def forward(self, x: Tensor) -> DiagonalPlusLowRank:
-        diagonal = self.diagonal(x)
         factor = self.factor(x).unflatten(1, (self.rank, -1)).mT
-        return DiagonalPlusLowRank(diagonal, factor)
+        return second_order_score(self.diagonal(x), factor, self.covariance, self.sigma)

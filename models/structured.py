@@ -1,4 +1,4 @@
-"""Symmetric matrices `diag(α) + ββᵀ`, never formed."""
+"""Symmetric matrices `diag(α) + ββᵀ`, never formed: everything costs O(B·D·r²) time and O(B·D·r) memory."""
 
 from dataclasses import dataclass
 
@@ -7,10 +7,12 @@ from torch import Tensor
 
 __all__ = ["DiagonalPlusLowRank"]
 
+DENSE_UP_TO = 256  # dimension from which eigenpairs are sought without the dense matrix
+
 
 @dataclass(frozen=True)
 class DiagonalPlusLowRank:
-    """A batch of matrices `diag(α) + ββᵀ`.
+    """A batch of B matrices `M = diag(α) + ββᵀ`, D×D each, of any dtype, on any device.
 
     Attributes:
         diagonal: α, shape `(B, D)`.
@@ -20,7 +22,162 @@ class DiagonalPlusLowRank:
     diagonal: Tensor
     factor: Tensor | None = None
 
+    def __post_init__(self):
+        if self.factor is not None and self.factor.shape[:-1] != self.diagonal.shape:
+            raise ValueError(
+                f"a factor {tuple(self.factor.shape)} does not fit a diagonal {tuple(self.diagonal.shape)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.diagonal)
+
+    def __getitem__(self, rows) -> "DiagonalPlusLowRank":
+        """The matrices of a slice or an index of the batch."""
+        return DiagonalPlusLowRank(self.diagonal[rows], None if self.factor is None else self.factor[rows])
+
     def dense(self) -> Tensor:
-        """The matrices in full, shape `(B, D, D)`."""
+        """The matrices in full, `(B, D, D)`."""
         dense = torch.diag_embed(self.diagonal)
         return dense if self.factor is None else dense + self.factor @ self.factor.mT
+
+    def __matmul__(self, v: Tensor) -> Tensor:
+        """`M V` for a block `(B, D, k)` of vectors."""
+        product = self.diagonal[:, :, None] * v
+        return product if self.factor is None else product + self.factor @ (self.factor.mT @ v)
+
+    def matvec(self, v: Tensor) -> Tensor:
+        """`M v` for vectors `(B, D)`."""
+        return (self @ v[:, :, None])[:, :, 0]
+
+    def trace(self) -> Tensor:
+        """`Σα + Σβ²`, `(B,)`."""
+        return self.full_diagonal().sum(1)
+
+    def full_diagonal(self) -> Tensor:
+        """The diagonal of M itself, `α + Σ_i β_i²`, `(B, D)`."""
+        return self.diagonal if self.factor is None else self.diagonal + self.factor.square().sum(2)
+
+    def quadratic(self, v: Tensor) -> Tensor:
+        """`vᵀMv = ⟨M, vvᵀ⟩` for vectors `(B, D)`; shape `(B,)`."""
+        value = (self.diagonal * v.square()).sum(1)
+        return value if self.factor is None else value + (self.factor.mT @ v[:, :, None]).square().sum((1, 2))
+
+    def inner(self, other: "DiagonalPlusLowRank") -> Tensor:
+        """The Frobenius inner product `⟨M, N⟩ = tr MᵀN`, `(B,)`."""
+        value = (self.diagonal * other.diagonal).sum(1)
+        if self.factor is not None:
+            value = value + (other.diagonal[:, :, None] * self.factor.square()).sum((1, 2))
+        if other.factor is not None:
+            value = value + (self.diagonal[:, :, None] * other.factor.square()).sum((1, 2))
+        if self.factor is not None and other.factor is not None:
+            value = value + (self.factor.mT @ other.factor).square().sum((1, 2))
+        return value
+
+    def squared_norm(self) -> Tensor:
+        """The squared Frobenius norm `‖M‖²`, `(B,)`."""
+        return self.inner(self)
+
+    def plus_rank_one(self, u: Tensor) -> "DiagonalPlusLowRank":
+        """`M + uuᵀ` for vectors `(B, D)`."""
+        column = u[:, :, None]
+        return DiagonalPlusLowRank(
+            self.diagonal, column if self.factor is None else torch.cat([self.factor, column], dim=2)
+        )
+
+    def affine(self, scale: float | Tensor, shift: float | Tensor) -> "DiagonalPlusLowRank":
+        """`scale·M + shift·I`; the posterior covariance is `s2.affine(σ⁴, σ²)`.
+
+        Args:
+            scale: at least 0; a float, or a `(B, 1)` tensor.
+            shift: a float, or a `(B, 1)` tensor.
+        """
+        factor = self.factor
+        if factor is not None:
+            root = scale[:, :, None].sqrt() if isinstance(scale, Tensor) else scale**0.5
+            factor = factor * root
+        return DiagonalPlusLowRank(scale * self.diagonal + shift, factor)
+
+    def logdet(self) -> Tensor:
+        """`log det M`, `(B,)`, by the matrix determinant lemma.
+
+        Raises:
+            ValueError: where an entry of α is not positive.
+        """
+        value = self._positive_diagonal().log().sum(1)
+        return value if self.factor is None else value + 2 * self._capacitance().diagonal(dim1=1, dim2=2).log().sum(1)
+
+    def solve(self, v: Tensor) -> Tensor:
+        """`M⁻¹ v` for vectors `(B, D)`, by Woodbury's identity.
+
+        Raises:
+            ValueError: where an entry of α is not positive.
+        """
+        scaled = v / self._positive_diagonal()
+        if self.factor is None:
+            return scaled
+        inner = torch.cholesky_solve(self.factor.mT @ scaled[:, :, None], self._capacitance())
+        return scaled - (self.factor @ inner)[:, :, 0] / self.diagonal
+
+    def _positive_diagonal(self) -> Tensor:
+        if not (self.diagonal > 0).all():
+            raise ValueError("α has entries that are not positive: M cannot be taken as positive definite")
+        return self.diagonal
+
+    def _capacitance(self) -> Tensor:
+        """The Cholesky factor of `I + βᵀ diag(α)⁻¹ β`, `(B, r, r)`."""
+        gram = self.factor.mT @ (self.factor / self.diagonal[:, :, None])
+        return torch.linalg.cholesky(gram + torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device))
+
+    def eigh_top(self, k: int) -> tuple[Tensor, Tensor]:
+        """The k largest eigenvalues and their eigenvectors.
+
+        A diagonal matrix has its largest entries and their axes. Up to D = 256 the dense problem is solved,
+        differentiably; above, a restarted block Krylov method on products with M alone, without
+        gradients, until `‖Mv − λv‖` is below `√ε·max|λ|` with ε the machine precision.
+
+        Returns:
+            values `(B, k)`, descending, and orthonormal vectors `(B, D, k)` (their signs are arbitrary).
+
+        Raises:
+            ValueError: where k is not from 1 to D.
+        """
+        dimension = self.diagonal.shape[1]
+        if not 1 <= k <= dimension:
+            raise ValueError(f"{k} eigenpairs of a {dimension}×{dimension} matrix; from 1 to {dimension} can be had")
+        if self.factor is None:
+            values, places = self.diagonal.topk(k, dim=1)
+            axes = torch.zeros(len(self), dimension, k, dtype=values.dtype, device=values.device)
+            return values, axes.scatter(1, places[:, None, :], 1)
+        if dimension <= DENSE_UP_TO:
+            values, vectors = torch.linalg.eigh(self.dense())
+            return values.flip(1)[:, :k], vectors.flip(2)[:, :, :k]
+        return self._krylov_top(k)
+
+    @torch.no_grad()
+    def _krylov_top(self, k: int, depth: int = 5, restarts: int = 40) -> tuple[Tensor, Tensor]:
+        batch, dimension = self.diagonal.shape
+        width = min(k + 4, dimension // (depth + 1))
+        generator = torch.Generator().manual_seed(0)
+        block = torch.randn(dimension, width, generator=generator).to(self.diagonal).expand(batch, -1, -1)
+        _, mixing = torch.linalg.eigh(self.factor.mT @ self.factor)
+        leading = (self.factor @ mixing[:, :, -width:]).flip(2)  # β's left singular vectors, largest first
+        block = torch.cat([leading, block[:, :, leading.shape[2] :]], dim=2)
+        tolerance = torch.finfo(self.diagonal.dtype).eps ** 0.5
+        for _ in range(restarts):
+            basis = torch.linalg.qr(block).Q
+            newest = basis
+            for _ in range(depth):
+                newest = self @ newest
+                for _ in range(2):  # once is not orthogonal enough in floating point
+                    newest = newest - basis @ (basis.mT @ newest)
+                newest = torch.linalg.qr(newest).Q
+                basis = torch.cat([basis, newest], dim=2)
+            basis = torch.linalg.qr(basis).Q
+            image = self @ basis
+            values, mixing = torch.linalg.eigh(basis.mT @ image)
+            top = mixing[:, :, -width:].flip(2)
+            block, largest = basis @ top, values[:, -width:].flip(1)
+            residual = (image @ top - block * largest[:, None, :])[:, :, :k].norm(dim=1)
+            if (residual <= tolerance * values.abs().amax(1, keepdim=True)).all():
+                break
+        return largest[:, :k], block[:, :, :k]

@@ -9,6 +9,8 @@ __all__ = ["RUNNERS", "get"]
 
 RUNNERS = {
     "UnetDSMRunner": "runners.unet_dsm",
+    "LowRankHybridRunner": "runners.hybrid",
+    "DoubleDiagonalHybridRunner": "runners.hybrid",
 }
 
 

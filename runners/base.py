@@ -45,12 +45,17 @@ class Runner:
         images: the folder for pictures, in the run folder.
 
     Raises:
-        UserError: where the data can't be had, or the batch does not fit the data set or the processes.
+        UserError: where the data can't be had, the batch does not fit the data set or the processes, or
+            the runner does not have the objective.
     """
+
+    objectives: tuple[str, ...]
 
     def __init__(self, config: Config, folder: Path, world: World, images: Path):
         self.config, self.folder, self.world, self.images = config, folder, world, images
         self.device = world.device
+        if config.loss not in self.objectives:
+            raise UserError(f"loss: {type(self).__name__} has no {config.loss}; one of {', '.join(self.objectives)}")
         if world.first:  # downloads, where that is needed, before the others look
             self.train_data = datasets.load(config, "train", self.device)
         world.wait()
@@ -67,6 +72,11 @@ class Runner:
             raise UserError(f"batch_size: {config.batch_size} cannot be divided among {world.size} processes")
 
     # --- what a runner adds ---
+
+    @staticmethod
+    def folder_name(doc: str, config: Config) -> str:
+        """The name of the run folder for `--doc`."""
+        return doc
 
     def losses(self, clean: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """The scalars of one step on a batch `(B, D)` and its noise `(B, D)`; `"loss"` is minimised."""
@@ -147,7 +157,7 @@ class Runner:
         """Fresh networks, optimizer, average, generator and counters."""
         config = self.config
         torch.manual_seed(config.seed)
-        self.model = ScoreModel(*models.build(config)).to(self.device)
+        self.model = models.build_model(config).to(self.device)
         if config.channels_last:
             self.model.to(memory_format=torch.channels_last)
         self.network = torch.compile(self.model) if config.compile else self.model
@@ -185,11 +195,11 @@ class Runner:
             self.ema.update_parameters(self.model)
         self.unread.append({name: value.detach() for name, value in losses.items()})
 
-    def scores(self, inputs: Tensor) -> tuple[Tensor, DiagonalPlusLowRank | None]:
-        """Both heads at `inputs`, in one call of the network, in the configured precision; values in float32."""
+    def scores(self, inputs: Tensor, rows: int | None = None) -> tuple[Tensor, DiagonalPlusLowRank | None]:
+        """Both scores at `inputs`, s2 at the first `rows` of them, in one call of the network and in the
+        configured precision; the values are float32."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            s1, s2 = self.network(inputs)
-        return s1.float(), s2
+            return self.network(inputs, rows)
 
     def _request(self, caught: list[int]) -> int:
         if caught:
@@ -329,11 +339,11 @@ class Runner:
 
     def test(self) -> dict:
         """Evaluates the newest checkpoint (its EMA weights where there are any) into `metrics.json`."""
-        s1, s2, _ = models.load(self.folder, self.device)
+        model, _ = models.load_model(self.folder, self.device)
         picture = self.images / "test.png"
         picture.parent.mkdir(exist_ok=True)
         metrics = {"noise": self.config.noise, "seed": self.config.seed, "images": len(self.test_data)}
-        metrics |= self.evaluate(ScoreModel(s1, s2), picture)
+        metrics |= self.evaluate(model, picture)
         path = self.folder / "metrics.json"
         path.write_text(json.dumps(metrics, indent=2) + "\n")
         for name, value in metrics.items():

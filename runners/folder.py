@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import yaml
 import configs
 from configs import Config, UserError
 
-__all__ = ["create", "inside", "locate"]
+__all__ = ["create", "existing", "inside", "locate"]
 
 PACKAGES = ("torch", "torchvision", "numpy", "pydantic", "tensorboard", "scikit-learn", "matplotlib")
 
@@ -36,6 +37,24 @@ def inside(folder: Path, name: str, flag: str) -> Path:
     if folder.resolve() not in path.resolve().parents:
         raise UserError(f"{flag} {name!r}: leads out of {folder}; a plain name is wanted")
     return path
+
+
+def existing(run: str, doc: str, rank: int | None) -> Path:
+    """The run folder to go on with: `RUN/logs/DOC`, or the one `RUN/logs/DOC_rankR` of a low-rank run.
+
+    Raises:
+        UserError: where there is none, or several ranks and none was asked for.
+    """
+    folder = locate(run, doc)
+    if (folder / "config.yml").is_file():
+        return folder
+    ranks = [path for path in folder.parent.glob("*/") if re.fullmatch(re.escape(folder.name) + r"_rank\d+", path.name)]
+    found = [path for path in ranks if rank is None or path.name.endswith(f"_rank{rank}")]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UserError(f"{folder}: which one of {', '.join(sorted(path.name for path in found))}? Give --rank")
+    raise UserError(f"{folder}: no run folder; check --run, --doc and --rank")
 
 
 def create(folder: Path, config: Config, images: Path, ask: bool) -> None:

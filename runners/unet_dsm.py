@@ -16,6 +16,8 @@ __all__ = ["UnetDSMRunner"]
 class UnetDSMRunner(Runner):
     """Trains s1 with `loss: dsm` or `dsm_vr`."""
 
+    objectives = ("dsm", "dsm_vr")
+
     def losses(self, clean: Tensor, noise: Tensor) -> dict[str, Tensor]:
         reduced = self.config.loss == "dsm_vr"
         p = losses.perturb(clean, self.config.noise, noise=noise, with_clean=reduced)

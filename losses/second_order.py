@@ -1,0 +1,150 @@
+"""Denoising score matching of the second order: losses whose minimiser is s2 = ∇² log q_σ.
+
+Every loss takes s2 as a `DiagonalPlusLowRank`, or dense as `(n·B, D, D)`, for which the formula is worked out as
+it is written. A loss regresses some matrix M on a target `T(v) = (vvᵀ − I)/σ²`, whose mean given x̃ is what M is
+to become; `½‖M − T‖²` without its constant `½‖T‖²` is `½‖M‖² − ⟨T, M⟩`.
+"""
+
+import torch
+from torch import Tensor
+from torch.distributions import LowRankMultivariateNormal, Normal
+
+from losses.perturbation import Perturbation
+from models.structured import DiagonalPlusLowRank
+
+__all__ = ["d2sm", "d2sm_centered", "d2sm_centered_vr", "d2sm_vr", "residual_nll"]
+
+Matrix = DiagonalPlusLowRank | Tensor
+
+
+def d2sm(s1: Tensor, s2: Matrix, p: Perturbation) -> Tensor:
+    """`½ ‖ψ(x₊) − (zzᵀ − I)/σ²‖²`, `ψ = s2 + s1s1ᵀ`, without its constant: denoising score matching of the
+    second order.
+
+    Args:
+        s1: scores at `p.inputs`, `(n·B, D)`. The gradient reaches it.
+        s2: at the first B of `p.inputs` or at all.
+        p: the perturbed batch.
+
+    Returns:
+        a scalar, the mean over the batch, in units of 1/σ⁴.
+
+    Source: Meng et al. 2021, theorem 1 and section 3 (D2SM).
+    """
+    return _regression(_psi("plus", s1, s2, p), p.noise, p).mean()
+
+
+def d2sm_vr(s1: Tensor, s2: Matrix, p: Perturbation) -> Tensor:
+    """`½ [‖ψ(x₊)‖² + ‖ψ(x₋)‖² − 2⟨(zzᵀ − I)/σ², ψ(x₊) + ψ(x₋) − 2ψ(x)⟩]`: twice `d2sm`, over mirrored noise and
+    with a control variate, so that its variance stays bounded as σ → 0.
+
+    Args:
+        s1, s2: at all of `p.inputs`.
+        p: the batch, perturbed with `antithetic`.
+
+    Returns:
+        a scalar, as of `d2sm`.
+
+    Raises:
+        ValueError: where the heads do not reach the mirrored and the clean points.
+
+    Source: Meng et al. 2021, section 4 (D2SM-VR).
+    """
+    plus, minus, clean = (_psi(point, s1, s2, p) for point in ("plus", "minus", "clean"))
+    z = p.noise
+    return (_regression(plus, z, p) + _regression(minus, z, p) + 2 * _on_target(clean, z, p)).mean()
+
+
+def d2sm_centered(s1: Tensor, s2: Matrix, p: Perturbation, weight: Tensor | None = None) -> Tensor:
+    """`½ ‖s2(x₊) − (eeᵀ − I)/σ²‖²`, `e = z + σ s1(x₊)` held fixed, without its constant.
+
+    The residual `x − E[x|x̃] = −σe` takes the place of the raw noise. Where a denoiser works it is many times
+    smaller, and so is the loss's variance. The minimiser is that of `d2sm` when s1 is exact.
+
+    Args:
+        s1: scores at `p.inputs`, `(n·B, D)`. No gradient reaches it.
+        s2: at the first B of `p.inputs` or at all.
+        p: the perturbed batch.
+        weight: of each of s2's points, `(len(s2),)`; a function of the point, not of its noise, so that the
+            minimiser stays.
+
+    Returns:
+        a scalar, as of `d2sm`.
+
+    Source: Lu et al., ICML 2022, arXiv 2206.08265 (the error-bounded objective), for noise that is Gaussian.
+    """
+    weight = torch.ones(len(s2), dtype=s1.dtype, device=s1.device) if weight is None else weight
+    e = (p.noise + p.sigma * p.at("plus", s1)).detach()
+    return (p.at("plus", weight) * _regression(p.at("plus", s2), e, p)).mean()
+
+
+def d2sm_centered_vr(s1: Tensor, s2: Matrix, p: Perturbation, weight: Tensor | None = None) -> Tensor:
+    """Twice `d2sm_centered`, over mirrored noise and with a control variate, for small σ:
+    `½ ‖s2(x₊) − T(e₊)‖² + ½ ‖s2(x₋) − T(e₋)‖² + 2⟨T(z), s2(x)⟩`, `T(v) = (vvᵀ − I)/σ²`, without its constants.
+
+    `e₊ = z + σ s1(x₊)` and `e₋ = −z + σ s1(x₋)` are held fixed. As σ → 0 both targets become `T(z)`, of the size of
+    1/σ²; its mean given x is zero, so the last term changes nothing on average, and it leaves of
+    `⟨T(z), s2(x₊) + s2(x₋) − 2 s2(x)⟩` a second difference, which is of order one.
+
+    Args:
+        s1, s2, weight: as of `d2sm_centered`, at all of `p.inputs`.
+        p: the batch, perturbed with `antithetic`.
+
+    Returns:
+        a scalar, as of `d2sm`.
+
+    Raises:
+        ValueError: where the heads do not reach the mirrored and the clean points.
+
+    Source: ours; the two ideas it joins are those of `d2sm_vr` and `d2sm_centered`.
+    """
+    weight = torch.ones(len(s2), dtype=s1.dtype, device=s1.device) if weight is None else weight
+    plus = _regression(p.at("plus", s2), (p.noise + p.sigma * p.at("plus", s1)).detach(), p)
+    minus = _regression(p.at("minus", s2), (-p.noise + p.sigma * p.at("minus", s1)).detach(), p)
+    clean = _on_target(p.at("clean", s2), p.noise, p)
+    return (p.at("plus", weight) * plus + p.at("minus", weight) * minus + 2 * p.at("clean", weight) * clean).mean()
+
+
+def residual_nll(s1: Tensor, s2: DiagonalPlusLowRank, p: Perturbation) -> Tensor:
+    """`−log N(x − E[x|x̃]; 0, σ⁴ s2 + σ² I)` at x₊: the Gaussian likelihood of the residual, held fixed.
+
+    Args:
+        s1: scores at `p.inputs`, `(n·B, D)`. No gradient reaches it.
+        s2: at the first B of `p.inputs` or at all; the covariance must be positive, α's part alone too.
+        p: the perturbed batch.
+
+    Returns:
+        a scalar, the mean over the batch, in nats.
+
+    Raises:
+        ValueError: where the covariance is not positive.
+    """
+    covariance = p.at("plus", s2).affine(p.sigma**4, p.sigma**2)
+    residual = p.sigma * (p.noise + p.sigma * p.at("plus", s1)).detach()
+    if covariance.factor is None:
+        return -Normal(torch.zeros_like(residual), covariance.diagonal.sqrt()).log_prob(residual).sum(1).mean()
+    zero = torch.zeros_like(residual)
+    return -LowRankMultivariateNormal(zero, covariance.factor, covariance.diagonal).log_prob(residual).mean()
+
+
+def _psi(point: str, s1: Tensor, s2: Matrix, p: Perturbation) -> Matrix:
+    """`s2 + s1s1ᵀ` at the named points."""
+    s1, s2 = p.at(point, s1), p.at(point, s2)
+    return s2 + s1[:, :, None] * s1[:, None, :] if isinstance(s2, Tensor) else s2.plus_rank_one(s1)
+
+
+def _on_target(m: Matrix, v: Tensor, p: Perturbation) -> Tensor:
+    """`⟨(vvᵀ − I)/σ², M⟩`, `(B,)`."""
+    variance = p.sigma**2
+    if isinstance(variance, Tensor) and variance.ndim:
+        variance = variance[:, 0]
+    if isinstance(m, Tensor):
+        target = v[:, :, None] * v[:, None, :] - torch.eye(v.shape[1], dtype=v.dtype, device=v.device)
+        return (target * m).sum((1, 2)) / variance
+    return (m.quadratic(v) - m.trace()) / variance
+
+
+def _regression(m: Matrix, v: Tensor, p: Perturbation) -> Tensor:
+    """`½‖M − (vvᵀ − I)/σ²‖²` without its constant, `(B,)`."""
+    norm = m.square().sum((1, 2)) if isinstance(m, Tensor) else m.squared_norm()
+    return norm / 2 - _on_target(m, v, p)

@@ -1,0 +1,120 @@
+"""Both orders together: s1 and a second-order head, trained on the same noise."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import inference
+import losses
+from configs import Config
+from models import DiagonalPlusLowRank
+from runners.base import Runner
+
+__all__ = ["DoubleDiagonalHybridRunner", "LowRankHybridRunner", "precision"]
+
+
+class HybridRunner(Runner):
+    """Trains s1 and s2 with the objective that `loss` names.
+
+    `dsm` and `dsm_vr` are the paper's: DSM-VR for s1 and D2SM or D2SM-VR for s2, whose gradient reaches s1
+    too, in the sum `first_order_weight · L1/σ² + L2`. The others leave s1 to its own loss, and are summed free
+    of units, `σ² L1 + σ⁴ L2`.
+    """
+
+    first_order_weight: float
+    objectives = ("dsm", "dsm_vr", "centered", "centered_vr", "nll")
+
+    def losses(self, clean: Tensor, noise: Tensor) -> dict[str, Tensor]:
+        sigma, objective = self.config.noise, self.config.loss
+        antithetic = objective in ("dsm_vr", "centered_vr")
+        p = losses.perturb(clean, sigma, antithetic, noise, with_clean=antithetic or objective == "dsm")
+        s1, s2 = self.scores(p.inputs, rows=None if antithetic else len(clean))
+        if objective in ("dsm", "dsm_vr"):
+            first = losses.dsm_vr(s1, p)
+            second = losses.d2sm_vr(s1, s2, p) if antithetic else losses.d2sm(s1, s2, p)
+            total = self.first_order_weight * first / sigma**2 + second
+        elif objective == "nll":
+            first, second = losses.dsm(s1, p), losses.residual_nll(s1, s2, p)
+            total = sigma**2 * first + second
+        else:
+            weight = precision(s2, sigma)
+            if antithetic:
+                first, second = losses.dsm_vr(s1, p), losses.d2sm_centered_vr(s1, s2, p, weight)
+            else:
+                first, second = losses.dsm(s1, p), losses.d2sm_centered(s1, s2, p, weight)
+            total = sigma**2 * first + sigma**4 * second
+        return {"loss": total, "first_order": first, "second_order": second}
+
+    def preview(self, model, clean: Tensor, noisy: Tensor) -> dict[str, Tensor]:
+        s1, s2 = model(noisy)
+        denoised = self.pictures(inference.denoise(s1, noisy, self.config.noise))
+        std = self.std_pictures(s2)
+        columns = torch.stack([self.pictures(clean), self.pictures(noisy), denoised, std], dim=1)
+        return {"denoised": denoised, "clean_noisy_denoised_std": columns.flatten(0, 1)}
+
+    def std_pictures(self, s2: DiagonalPlusLowRank) -> Tensor:
+        """The posterior standard deviation as pictures on one scale: black is 0, white the largest of all."""
+        variances = s2.affine(self.config.noise**4, self.config.noise**2).full_diagonal()
+        std = variances.clamp(min=0).sqrt().unflatten(1, self.train_data.shape).cpu()
+        return std / std.max().clamp(min=1e-12)
+
+    @torch.no_grad()
+    def evaluate(self, model, picture: Path) -> dict:
+        sigma, seed, data = self.config.noise, self.config.seed, self.test_data
+        ours = inference.predictions(model, data, sigma, seed)
+        low_rank = bool(ours.eigenvalues)
+        jacobian = inference.jacobian_predictions(model.s1, data, sigma, seed, components=low_rank)
+        metrics = inference.denoise_error(model.s1, data, sigma, seed) | ours.figures()
+        metrics["jacobian_of_s1"] = {"images": sum(map(len, jacobian.variances))} | jacobian.figures()
+        figure = inference.calibration_figure({"s2": ours, "Jacobian of s1": jacobian})
+        figure.savefig(picture.with_name("calibration.png"), dpi=120)
+
+        p = next(inference.noisy_batches(data, sigma, seed, batch_size=min(12, len(data))))
+        s1, s2 = model(p.inputs)
+        rows = {"clean": p.clean, "noisy": p.inputs, "denoised": inference.denoise(s1, p.inputs, sigma)}
+        rows = {name: self.pictures(values) for name, values in rows.items()}
+        rows["std"] = self.std_pictures(s2)
+        if low_rank:
+            _, directions = s2.affine(sigma**4, sigma**2).eigh_top(3)
+            for k, direction in enumerate(directions.unbind(2)):
+                largest = direction.abs().amax(1, keepdim=True)
+                rows[f"PC {k + 1}"] = (0.5 + 0.5 * direction / largest).unflatten(1, data.shape).cpu()
+        title = f"{self.config.data.dataset}, σ = {sigma:g}: {metrics['noisy_psnr']:.2f} dB → {metrics['psnr']:.2f} dB"
+        inference.image_rows(rows, title).savefig(picture, dpi=120)
+        return metrics
+
+
+def precision(s2: DiagonalPlusLowRank, sigma: float) -> Tensor:
+    """One over the predicted `tr Cov/σ²`, held fixed: the weight of each point in a centred loss.
+
+    The target `eeᵀ − I` has the size of ‖e‖², and ‖e‖² that of `tr Cov/σ²`. With this weight σ⁴ L2 is of the
+    size of ‖e‖², as σ² L1 is, while the denoiser is bad and when it is good. A weight may depend on the noisy
+    point and on the networks, but not on the noise itself: so it does not move the minimiser.
+
+    Args:
+        s2: at n points.
+        sigma: σ, in the units of the data.
+
+    Returns:
+        shape `(n,)`. A trace below 0.001 of the noise's, the negative ones of an untrained free head among
+        them, counts as that.
+    """
+    trace = s2.affine(sigma**2, 1.0).trace().detach()
+    return 1 / trace.clamp(min=1e-3 * s2.diagonal.shape[1])
+
+
+class LowRankHybridRunner(HybridRunner):
+    """s2 = diag(α) + ββᵀ, β with `rank` columns; its run folder is `DOC_rankR`."""
+
+    first_order_weight = 10
+
+    @staticmethod
+    def folder_name(doc: str, config: Config) -> str:
+        return f"{doc}_rank{config.rank}"
+
+
+class DoubleDiagonalHybridRunner(HybridRunner):
+    """s2 = diag(α)."""
+
+    first_order_weight = 1
