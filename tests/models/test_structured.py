@@ -1,0 +1,164 @@
+"""Against dense matrices in float64."""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from models import DiagonalPlusLowRank
+
+
+def matrix(rank: int | None, seed: int = 0, batch: int = 3, dimension: int = 7, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    diagonal = torch.randn(batch, dimension, generator=generator, dtype=dtype)
+    factor = None if rank is None else torch.randn(batch, dimension, rank, generator=generator, dtype=dtype)
+    return DiagonalPlusLowRank(diagonal, factor)
+
+
+def positive(rank: int | None, **options) -> DiagonalPlusLowRank:
+    m = matrix(rank, **options)
+    return DiagonalPlusLowRank(m.diagonal.abs() + 0.1, m.factor)
+
+
+@pytest.fixture(params=[None, 1, 4, 9], ids=lambda rank: f"rank {rank}")
+def rank(request):
+    return request.param
+
+
+@pytest.fixture
+def v():
+    return torch.randn(3, 7, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+
+
+close = torch.testing.assert_close
+
+
+class TestAgainstTheDenseMatrix:
+    def test_dense(self, rank):
+        m = matrix(rank)
+        for b in range(3):
+            expected = torch.diag(m.diagonal[b])
+            if rank:
+                expected = expected + sum(torch.outer(u, u) for u in m.factor[b].T)
+            close(m.dense()[b], expected)
+
+    def test_products(self, rank, v):
+        m = matrix(rank)
+        close(m.matvec(v), torch.einsum("bij,bj->bi", m.dense(), v))
+        block = torch.stack([v, 2 * v, v**2], dim=2)
+        close(m @ block, m.dense() @ block)
+        close(m.quadratic(v), torch.einsum("bi,bij,bj->b", v, m.dense(), v))
+
+    def test_diagonal_and_trace(self, rank):
+        m = matrix(rank)
+        close(m.full_diagonal(), m.dense().diagonal(dim1=1, dim2=2))
+        close(m.trace(), torch.stack([torch.trace(one) for one in m.dense()]))
+
+    @pytest.mark.parametrize("other_rank", [None, 2])
+    def test_inner_product_and_norm(self, rank, other_rank):
+        m, n = matrix(rank), matrix(other_rank, seed=1)
+        close(m.inner(n), (m.dense() * n.dense()).sum((1, 2)))
+        close(m.squared_norm(), torch.linalg.matrix_norm(m.dense()) ** 2)
+
+    def test_sums(self, rank, v):
+        m = matrix(rank)
+        close(m.plus_rank_one(v).dense(), m.dense() + v[:, :, None] * v[:, None, :])
+        eye = torch.eye(7, dtype=torch.float64)
+        close(m.affine(0.3, 2.0).dense(), 0.3 * m.dense() + 2 * eye)
+        scale = torch.tensor([[0.5], [1.0], [2.0]], dtype=torch.float64)
+        close(m.affine(scale, scale).dense(), scale[:, :, None] * (m.dense() + eye))
+
+    def test_solve_and_logdet(self, rank, v):
+        m = positive(rank)
+        close(m.solve(v), torch.linalg.solve(m.dense(), v[:, :, None])[:, :, 0])
+        close(m.logdet(), torch.logdet(m.dense()))
+
+    @pytest.mark.parametrize("k", [1, 3, 7])
+    def test_eigenpairs(self, rank, k):
+        m = matrix(rank)
+        values, vectors = m.eigh_top(k)
+        close(values, torch.linalg.eigvalsh(m.dense()).flip(1)[:, :k])
+        close(m @ vectors, vectors * values[:, None, :])
+        close(vectors.mT @ vectors, torch.eye(k, dtype=torch.float64).expand(3, k, k))
+
+    def test_rows(self, rank):
+        m = matrix(rank)
+        assert len(m) == 3
+        close(m[1:].dense(), m.dense()[1:])
+
+
+@pytest.mark.parametrize("rank", [None, 3])
+def test_gradients(rank, v):
+    def leaves(m):
+        return [part.clone().requires_grad_() for part in (m.diagonal, m.factor) if part is not None]
+
+    other = matrix(2, seed=5)
+    for function in (
+        lambda *parts: DiagonalPlusLowRank(*parts) @ v[:, :, None],
+        lambda *parts: DiagonalPlusLowRank(*parts).trace(),
+        lambda *parts: DiagonalPlusLowRank(*parts).quadratic(v),
+        lambda *parts: DiagonalPlusLowRank(*parts).inner(other),
+        lambda *parts: DiagonalPlusLowRank(*parts).squared_norm(),
+        lambda *parts: DiagonalPlusLowRank(*parts).affine(0.5, 2.0).plus_rank_one(v).squared_norm(),
+        lambda *parts: DiagonalPlusLowRank(*parts).solve(v),
+        lambda *parts: DiagonalPlusLowRank(*parts).logdet(),
+        lambda *parts: DiagonalPlusLowRank(*parts).eigh_top(2)[0],
+    ):
+        assert torch.autograd.gradcheck(function, leaves(positive(rank)))
+
+
+def test_single_precision():
+    m, double = (positive(3, dtype=dtype) for dtype in (torch.float32, torch.float64))
+    single = DiagonalPlusLowRank(double.diagonal.float(), double.factor.float())
+    assert m.trace().dtype == torch.float32
+    for name in ("trace", "squared_norm", "logdet", "full_diagonal"):
+        close(getattr(single, name)().double(), getattr(double, name)(), rtol=1e-4, atol=1e-4)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Remembers the size of the largest tensor that an operation returned."""
+
+    entries = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        for one in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(one, torch.Tensor):
+                self.entries = max(self.entries, one.numel())
+        return out
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_eigenpairs_of_a_large_matrix_without_forming_it(dtype):
+    generator = torch.Generator().manual_seed(0)
+    size = torch.logspace(0.5, -1, 30, dtype=dtype)
+    m = DiagonalPlusLowRank(
+        torch.rand(2, 1500, generator=generator, dtype=dtype),
+        torch.randn(2, 1500, 30, generator=generator, dtype=dtype) * size / 40,
+    )
+    m.diagonal[1, 77] += 20  # an axis of its own, outside the factor's span
+    with LargestTensor() as largest:
+        values, vectors = m.eigh_top(10)
+    assert largest.entries < 1500 * 1500 / 2
+    tolerance = 1e-4 if dtype == torch.float32 else 1e-8
+    expected = torch.linalg.eigvalsh(m.dense().double()).flip(1)[:, :10].to(dtype)
+    close(values, expected, rtol=tolerance, atol=tolerance)
+    residual = (m @ vectors - vectors * values[:, None, :]).norm(dim=1)
+    assert (residual < torch.finfo(dtype).eps ** 0.5 * 1.01 * values[:, :1]).all()
+
+
+def test_the_diagonal_alone_is_sorted_exactly_at_any_size():
+    diagonal = torch.rand(2, 5000, generator=torch.Generator().manual_seed(0))
+    values, vectors = DiagonalPlusLowRank(diagonal).eigh_top(3)
+    assert torch.equal(values, diagonal.sort(1, descending=True).values[:, :3])
+    assert torch.equal(torch.einsum("bd,bdk->bk", diagonal, vectors), values)
+
+
+def test_what_cannot_be_is_refused(v):
+    with pytest.raises(ValueError, match="not positive"):
+        matrix(2).logdet()
+    with pytest.raises(ValueError, match="not positive"):
+        matrix(2).solve(v)
+    with pytest.raises(ValueError, match="from 1 to 7"):
+        matrix(2).eigh_top(8)
+    with pytest.raises(ValueError, match="does not fit"):
+        DiagonalPlusLowRank(torch.zeros(2, 3), torch.zeros(2, 4, 1))
