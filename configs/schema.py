@@ -37,7 +37,8 @@ class Section(BaseModel):
 class ModelConfig(Section):
     """The section `model`."""
 
-    ngf: Annotated[StrictInt, Field(ge=2)] = Field(64, description="Width of the RefineNet.")
+    network: Literal["refinenet", "mlp"] = Field("refinenet", description="mlp: for images of a few pixels.")
+    ngf: Annotated[StrictInt, Field(ge=2)] = Field(64, description="Width of the network.")
     trunk: Literal["separate", "shared"] = Field(
         "separate", description="A network for each of s1, α and β, as published, or one for all of them."
     )
@@ -84,6 +85,7 @@ class Config(Section):
     compile: StrictBool = Field(False, description="torch.compile the network; a minute at the start.")
     print_every: Count = Field(50, description="Steps between two lines of the log.")
     save_interval: Count = Field(10, description="Epochs between two numbered checkpoints and previews.")
+    checkpoint_epochs: Count = Field(1, description="Epochs between two checkpoints; more where epochs are short.")
     checkpoint_minutes: Annotated[Number, Field(ge=0)] = Field(10, description="Minutes between checkpoints.")
 
     dataset: Dataset | None = Field(None, description="Says data.dataset again.")

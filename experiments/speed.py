@@ -1,13 +1,19 @@
-"""How fast a training step is: `python -m experiments.speed step`.
+"""How fast it is: `python -m experiments.speed loss | step`.
 
-Figures of one run on one machine; only ratios between rows of the same run carry over to another.
+`loss`: value and gradient of a second-order loss alone, structured against dense matrices. `step`: a whole
+training step, against the published arrangement of it and in every precision. Figures of one run on one
+machine: only ratios between rows of the same run carry over to another.
 """
 
 import argparse
+import functools
+import multiprocessing
 import platform
+import resource
 import statistics
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +21,21 @@ import torch
 
 import configs
 import datasets
+import losses
 import runners
+from configs import Config
+from models import DiagonalPlusLowRank
 from runners import world
+from runners.base import Runner
+from runners.hybrid import HybridRunner
 
-__all__ = ["measure", "step_time"]
+__all__ = ["loss_cost", "measure", "peak_memory", "published_losses", "step_time"]
 
+LOSS_SIZES = {"(40, 784, 50)": (40, 784, 50), "(8, 3072, diagonal)": (8, 3072, 0)}
+HYBRID_CONFIGS = {
+    "unet_mnist.yml": ("LowRankHybridRunner", "mnist_low_rank_shared.yml"),
+    "unet_cifar10.yml": ("DoubleDiagonalHybridRunner", "cifar10_diagonal_shared.yml"),
+}
 STEP_CONFIGS = {
     "digits_dsm.yml": "UnetDSMRunner",
     "dsm_mnist.yml": "UnetDSMRunner",
@@ -52,29 +68,123 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def step_time(name: str, device: torch.device, repeats: int, **changes) -> tuple[float, int]:
-    """The time of a training step of a configuration, everything in it but the reading of data.
+def peak_memory(call, device: torch.device) -> float:
+    """By how much `call` raises the memory in use at its peak, in bytes: the allocator's count on a GPU, the
+    resident set on the CPU, where `call` must be the first large thing that the process does."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        call()
+        return torch.cuda.max_memory_allocated(device) - before
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    call()
+    return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
-    Returns:
-        seconds and batch size.
+
+def loss_cost(
+    name: str, size: tuple[int, int, int], dense: bool, device_name: str, repeats: int
+) -> tuple[float, float]:
+    """Time (s) and peak memory (bytes) of value and gradient of one loss.
+
+    Args:
+        name: of the loss, in `losses`.
+        size: (B, D, r), r = 0 for a diagonal s2.
+        dense: form the D×D matrices, the plain formula.
+        device_name: where.
+        repeats: of the timing; the dense form is timed once.
     """
-    config = configs.load(configs.find(name), runner=STEP_CONFIGS[name])
-    config = config.model_copy(update=changes)
-    shape = (config.batch_size, config.data.image_size, config.data.image_size, config.data.channels)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "images.npz"
-        np.savez(file, images=np.random.default_rng(0).integers(256, size=(2 * shape[0], *shape[1:]), dtype=np.uint8))
-        blank = config.data.model_copy(update={"dataset": "npz"})
-        config = config.model_copy(update={"data": blank, "data_dir": str(file)})
-        runner = runners.get(config.runner)(config, Path(folder), world.World(device), Path(folder))
-        runner.set_up()
-        batch = next(datasets.batches(runner.train_data, torch.arange(shape[0])[None]))
+    device = torch.device(device_name)
+    batch, dimension, rank = size
+    points = 3 if name.endswith("_vr") else 1
+    generator = torch.Generator().manual_seed(0)
 
-        def step():
-            runner.take_step(batch, slice(0, shape[0]))
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator).to(device)
+
+    p = losses.perturb(normal(batch, dimension), 0.5, antithetic=points == 3, noise=normal(batch, dimension))
+    leaves = [normal(points * batch, dimension), normal(points * batch, dimension)]
+    if rank:
+        leaves.append(normal(points * batch, dimension, rank))
+    leaves = [leaf.requires_grad_() for leaf in leaves]
+
+    def call() -> None:
+        s2 = DiagonalPlusLowRank(*leaves[1:])
+        value = getattr(losses, name)(leaves[0], s2.dense() if dense else s2, p)
+        torch.autograd.grad(value, leaves, allow_unused=True)
+
+    memory = peak_memory(call, device)
+    return measure(call, device, 1 if dense else repeats), memory
+
+
+def print_loss_table(device: torch.device, repeats: int) -> None:
+    """Structured against dense, each in a process of its own so that their peaks of memory are apart."""
+    print(f"second-order losses, value and gradient, on {machine(device)}")
+    print(f"{'loss':<18}{'(B, D, r)':<22}{'dense':>16}{'structured':>18}{'faster':>9}{'memory':>9}")
+    spawn = multiprocessing.get_context("spawn")
+    for label, size in LOSS_SIZES.items():
+        for name in ("d2sm", "d2sm_vr", "d2sm_centered", "d2sm_centered_vr"):
+            costs = []
+            for dense in (True, False):
+                with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+                    costs.append(pool.submit(loss_cost, name, size, dense, str(device), repeats).result())
+            (slow, large), (fast, small) = costs
+            absolute = f"{1e3 * slow:>8.1f} ms {large / 2**20:>5.0f}M{1e3 * fast:>11.2f} ms {small / 2**20:>4.0f}M"
+            ratios = f"{slow / fast:>8.0f}×{large / max(small, 2**20):>8.0f}×"
+            print(f"{name:<18}{label:<22}{absolute}{ratios}", flush=True)
+
+
+def fresh_runner(config: Config, folder: Path, device: torch.device) -> tuple[Runner, torch.Tensor]:
+    """A runner on random images of the configuration's shape, set up to train, and a batch of them."""
+    size = config.data.image_size
+    shape = (2 * config.batch_size, size, size, config.data.channels)
+    np.savez(folder / "images.npz", images=np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8))
+    data = config.data.model_copy(update={"dataset": "npz"})
+    config = config.model_copy(update={"data": data, "data_dir": str(folder / "images.npz")})
+    runner = runners.get(config.runner)(config, folder, world.World(device), folder)
+    runner.set_up()
+    return runner, next(datasets.batches(runner.train_data, torch.arange(config.batch_size)[None]))
+
+
+def step_time(name: str, runner_name: str, device: torch.device, repeats: int, published=False, **changes) -> float:
+    """The time of a training step of a configuration, everything in it but the reading of data, in seconds.
+
+    Args:
+        name: of the configuration.
+        runner_name: of its runner.
+        device: where.
+        repeats: of the timing.
+        published: arrange the losses as the published program does.
+        changes: values in place of the configuration's own.
+    """
+    config = configs.load(configs.find(name), runner=runner_name).model_copy(update=changes)
+    with tempfile.TemporaryDirectory() as folder:
+        runner, batch = fresh_runner(config, Path(folder), device)
+        if published:
+            runner.losses = functools.partial(published_losses, runner)
+
+        def step() -> None:
+            runner.take_step(batch, slice(0, config.batch_size))
             runner.unread.clear()
 
-        return measure(step, device, repeats), shape[0]
+        return measure(step, device, repeats)
+
+
+def published_losses(runner: HybridRunner, clean: torch.Tensor, noise: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The losses as the published program arranges them: each order draws noise of its own, every network is
+    called at each point by itself, and ψ and its target are D×D matrices."""
+    sigma, model = runner.config.noise, runner.model
+    reduced = runner.config.loss == "dsm_vr"
+    points = {"plus": 1, "minus": -1, "clean": 0} if reduced else {"plus": 1}
+
+    first = losses.perturb(clean, sigma, with_clean=True)
+    s1 = torch.cat([model.s1(x) for x in first.inputs.split(len(clean))])
+    first_order = losses.dsm_vr(s1, first)
+
+    second = losses.perturb(clean, sigma, antithetic=reduced)
+    s1 = torch.cat([model.s1(clean + sign * sigma * second.noise) for sign in points.values()])
+    s2 = torch.cat([model.s2(clean + sign * sigma * second.noise).dense() for sign in points.values()])
+    second_order = (losses.d2sm_vr if reduced else losses.d2sm)(s1, s2, second)
+    return {"loss": runner.first_order_weight * first_order / sigma**2 + second_order}
 
 
 def machine(device: torch.device) -> str:
@@ -84,28 +194,53 @@ def machine(device: torch.device) -> str:
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
-def print_step_table(device: torch.device, batch_size: int | None, repeats: int) -> None:
-    """Images a second of each configuration in each variant, and the ratio to plain fp32."""
+def print_step_table(device: torch.device, batch_size: int | None, repeats: int, only: str | None = None) -> None:
+    """Images a second of each configuration in each variant, and the ratio to the first."""
     print(f"training step on {machine(device)}, median of {repeats}")
-    print(f"{'config':<18}{'batch':>6}  {'variant':<30}{'images/s':>10}{'ratio':>8}")
-    for name in STEP_CONFIGS:
-        plain = None
-        for variant, changes in STEP_VARIANTS.items():
-            if batch_size:
-                changes = changes | {"batch_size": batch_size}
-            seconds, batch = step_time(name, device, repeats, **changes)
-            plain = plain or seconds
-            print(f"{name:<18}{batch:>6}  {variant:<30}{batch / seconds:>10.1f}{plain / seconds:>8.2f}", flush=True)
+    print(f"{'config':<18}{'batch':>6}  {'variant':<40}{'images/s':>10}{'ratio':>8}")
+    for name, (runner_name, variants) in step_tables().items():
+        if only not in (None, name):
+            continue
+        slowest = None
+        for label, (file, changes) in variants.items():
+            changes = changes | ({"batch_size": batch_size} if batch_size else {})
+            batch = changes.get("batch_size") or configs.load(configs.find(file)).batch_size
+            seconds = step_time(file, runner_name, device, repeats, **changes)
+            slowest = slowest or seconds
+            print(f"{name:<18}{batch:>6}  {label:<40}{batch / seconds:>10.1f}{slowest / seconds:>8.2f}", flush=True)
+
+
+def step_tables() -> dict[str, tuple[str, dict[str, tuple[str, dict]]]]:
+    """For each configuration: its runner and its variants, each a file and the values to change in it."""
+    tables = {
+        name: (runner, {label: (name, changes) for label, changes in STEP_VARIANTS.items()})
+        for name, runner in STEP_CONFIGS.items()
+    }
+    for name, (runner, shared) in HYBRID_CONFIGS.items():
+        variants = {}
+        for loss in ("dsm", "dsm_vr"):
+            variants[f"{loss}, published arrangement"] = (name, {"published": True, "loss": loss})
+            variants[loss] = (name, {"loss": loss})
+        tables[name] = (
+            runner,
+            variants | {f"{shared.removesuffix('.yml')}, {k}": (shared, v) for k, v in STEP_VARIANTS.items()},
+        )
+    return tables
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.speed", description=__doc__)
-    parser.add_argument("what", choices=("step",), help="step: a whole training step of each configuration")
+    parser.add_argument("what", choices=("loss", "step"))
     parser.add_argument("--device", default=world.best_device())
-    parser.add_argument("--batch-size", type=int, help="in place of the configurations' own")
+    parser.add_argument("--batch-size", type=int, help="of a step, in place of the configurations' own")
     parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--only", help="of a step: only the rows of this configuration")
     args = parser.parse_args(arguments)
-    print_step_table(world.join(args.device).device, args.batch_size, args.repeats)
+    device = world.join(args.device).device
+    if args.what == "loss":
+        print_loss_table(device, args.repeats)
+    else:
+        print_step_table(device, args.batch_size, args.repeats, args.only)
 
 
 if __name__ == "__main__":

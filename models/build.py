@@ -9,6 +9,7 @@ from torch import Tensor, nn
 import configs
 from configs import Config, UserError
 from models import checkpoint
+from models.mlp import MLP
 from models.published import translate_checkpoint
 from models.refinenet import RefineNet
 from models.second_order import DiagonalHead, LowRankHead, second_order_score
@@ -31,17 +32,21 @@ class ScoreModel(nn.Module):
 
 
 class SharedScoreModel(nn.Module):
-    """One RefineNet whose last layer gives s1, α and β together: one evaluation where there are up to three.
+    """One network whose last layer gives s1, α and β together: one evaluation where there are up to three.
 
-    Its outputs are free of units: s1 is the network's first image over σ, and s2 is scaled by
-    `second_order_score`.
+    Its first D outputs are σ s1, free of units; s2 is scaled by `second_order_score`.
+
+    Args:
+        trunk: maps `(B, D)` to `(B, (2 + rank)·D)`.
+        rank: columns of β; 0 for a diagonal s2.
+        covariance, sigma: as of `second_order_score`.
     """
 
-    def __init__(self, channels: int, image_size: int, ngf: int, rank: int, covariance: str, sigma: float):
+    def __init__(self, trunk: nn.Module, rank: int, covariance: str, sigma: float):
         super().__init__()
         self.covariance, self.sigma = covariance, sigma
         self.outputs = 2 + rank
-        self.trunk = RefineNet(channels, image_size, ngf, out_channels=channels * self.outputs)
+        self.trunk = trunk
 
     def forward(self, x: Tensor, rows: int | None = None) -> tuple[Tensor, DiagonalPlusLowRank]:
         """As `ScoreModel.forward`."""
@@ -60,14 +65,24 @@ class SharedScoreModel(nn.Module):
 
 def build_model(config: Config) -> ScoreModel | SharedScoreModel:
     """Fresh networks for the runner that a configuration names, as one module."""
-    size = (config.data.channels, config.data.image_size, config.model.ngf)
-    kind = {"covariance": config.model.covariance, "sigma": config.noise}
+    model = config.model
+    kind = {"covariance": model.covariance, "sigma": config.noise}
     rank = {"LowRankHybridRunner": config.rank, "DoubleDiagonalHybridRunner": 0}.get(config.runner)
     if rank is None:
-        return ScoreModel(RefineNet(*size))
-    if config.model.trunk == "shared":
-        return SharedScoreModel(*size, rank, **kind)
-    return ScoreModel(RefineNet(*size), LowRankHead(*size, rank, **kind) if rank else DiagonalHead(*size, **kind))
+        return ScoreModel(_network(config))
+    if model.trunk == "shared":
+        return SharedScoreModel(_network(config, 2 + rank), rank, **kind)
+    if rank == 0:
+        return ScoreModel(_network(config), DiagonalHead(_network(config), **kind))
+    return ScoreModel(_network(config), LowRankHead(_network(config), _network(config, rank), rank, **kind))
+
+
+def _network(config: Config, outputs: int = 1) -> nn.Module:
+    """A network that gives `outputs` values for every entry of an image."""
+    channels, size = config.data.channels, config.data.image_size
+    if config.model.network == "mlp":
+        return MLP(channels * size**2, config.model.ngf, outputs)
+    return RefineNet(channels, size, config.model.ngf, channels * outputs)
 
 
 def build(config: Config) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], DiagonalPlusLowRank] | None]:

@@ -3,7 +3,6 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.refinenet import RefineNet
 from models.structured import DiagonalPlusLowRank
 
 __all__ = ["DiagonalHead", "LowRankHead", "second_order_score"]
@@ -33,27 +32,37 @@ def second_order_score(diagonal: Tensor, factor: Tensor | None, covariance: str,
 
 
 class DiagonalHead(nn.Module):
-    """s2 = diag(α), α from a RefineNet of its own (the published diagonal model)."""
+    """s2 = diag(α), α from a network of its own.
 
-    def __init__(self, channels: int, image_size: int, ngf: int, covariance: str = "free", sigma: float = 1.0):
+    Args:
+        diagonal: maps `(B, D)` to α, `(B, D)`.
+        covariance, sigma: as of `second_order_score`.
+    """
+
+    def __init__(self, diagonal: nn.Module, covariance: str = "free", sigma: float = 1.0):
         super().__init__()
         self.covariance, self.sigma = covariance, sigma
-        self.diagonal = RefineNet(channels, image_size, ngf)
+        self.diagonal = diagonal
 
     def forward(self, x: Tensor) -> DiagonalPlusLowRank:
         return second_order_score(self.diagonal(x), None, self.covariance, self.sigma)
 
 
 class LowRankHead(nn.Module):
-    """s2 = diag(α) + ββᵀ, α and β from a RefineNet each (the published low-rank model)."""
+    """s2 = diag(α) + ββᵀ, α and β from a network each.
 
-    def __init__(
-        self, channels: int, image_size: int, ngf: int, rank: int, covariance: str = "free", sigma: float = 1.0
-    ):
+    Args:
+        diagonal: maps `(B, D)` to α, `(B, D)`.
+        factor: maps `(B, D)` to the r columns of β, one after the other, `(B, r·D)`.
+        rank: r.
+        covariance, sigma: as of `second_order_score`.
+    """
+
+    def __init__(self, diagonal: nn.Module, factor: nn.Module, rank: int, covariance: str = "free", sigma: float = 1.0):
         super().__init__()
         self.rank, self.covariance, self.sigma = rank, covariance, sigma
-        self.diagonal = RefineNet(channels, image_size, ngf)
-        self.factor = RefineNet(channels, image_size, ngf, out_channels=channels * rank)
+        self.diagonal = diagonal
+        self.factor = factor
 
     def forward(self, x: Tensor) -> DiagonalPlusLowRank:
         factor = self.factor(x).unflatten(1, (self.rank, -1)).mT

@@ -1,5 +1,6 @@
 """Symmetric matrices `diag(α) + ββᵀ`, never formed: everything costs O(B·D·r²) time and O(B·D·r) memory."""
 
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -40,8 +41,18 @@ class DiagonalPlusLowRank:
         dense = torch.diag_embed(self.diagonal)
         return dense if self.factor is None else dense + self.factor @ self.factor.mT
 
+    def detach(self) -> "DiagonalPlusLowRank":
+        """The same matrices, outside the graph of gradients."""
+        return DiagonalPlusLowRank(self.diagonal.detach(), None if self.factor is None else self.factor.detach())
+
+    def to(self, *target) -> "DiagonalPlusLowRank":
+        """The same matrices as another dtype or on another device: the arguments of `Tensor.to`."""
+        return DiagonalPlusLowRank(self.diagonal.to(*target), None if self.factor is None else self.factor.to(*target))
+
     def __matmul__(self, v: Tensor) -> Tensor:
-        """`M V` for a block `(B, D, k)` of vectors."""
+        """`M v` for vectors `(B, D)`, `M V` for a block `(B, D, k)` of them."""
+        if v.ndim == 2:
+            return self.matvec(v)
         product = self.diagonal[:, :, None] * v
         return product if self.factor is None else product + self.factor @ (self.factor.mT @ v)
 
@@ -90,11 +101,15 @@ class DiagonalPlusLowRank:
         Args:
             scale: at least 0; a float, or a `(B, 1)` tensor.
             shift: a float, or a `(B, 1)` tensor.
+
+        Raises:
+            ValueError: where scale is negative: −ββᵀ is not a matrix of this kind.
         """
+        if (scale < 0).any() if isinstance(scale, Tensor) else scale < 0:
+            raise ValueError("scale is negative, and −ββᵀ has no factor")
         factor = self.factor
         if factor is not None:
-            root = scale[:, :, None].sqrt() if isinstance(scale, Tensor) else scale**0.5
-            factor = factor * root
+            factor = factor * (scale.sqrt()[..., None] if isinstance(scale, Tensor) else scale**0.5)
         return DiagonalPlusLowRank(scale * self.diagonal + shift, factor)
 
     def logdet(self) -> Tensor:
@@ -131,9 +146,10 @@ class DiagonalPlusLowRank:
     def eigh_top(self, k: int) -> tuple[Tensor, Tensor]:
         """The k largest eigenvalues and their eigenvectors.
 
-        A diagonal matrix has its largest entries and their axes. Up to D = 256 the dense problem is solved,
-        differentiably; above, a restarted block Krylov method on products with M alone, without
-        gradients, until `‖Mv − λv‖` is below `√ε·max|λ|` with ε the machine precision.
+        A diagonal matrix has its largest entries and their axes. Up to D = 256, and where k is above D/16, the
+        dense problem is solved, differentiably; otherwise a restarted block Krylov method on products with M
+        alone, without gradients, until `‖Mv − λv‖` is below `√ε·max|λ|` with ε the machine precision. It warns
+        (`RuntimeWarning`) where it does not get there.
 
         Returns:
             values `(B, k)`, descending, and orthonormal vectors `(B, D, k)` (their signs are arbitrary).
@@ -148,25 +164,27 @@ class DiagonalPlusLowRank:
             values, places = self.diagonal.topk(k, dim=1)
             axes = torch.zeros(len(self), dimension, k, dtype=values.dtype, device=values.device)
             return values, axes.scatter(1, places[:, None, :], 1)
-        if dimension <= DENSE_UP_TO:
+        if dimension <= DENSE_UP_TO or 16 * k > dimension:
             values, vectors = torch.linalg.eigh(self.dense())
             return values.flip(1)[:, :k], vectors.flip(2)[:, :, :k]
         return self._krylov_top(k)
 
     @torch.no_grad()
-    def _krylov_top(self, k: int, depth: int = 5, restarts: int = 40) -> tuple[Tensor, Tensor]:
+    def _krylov_top(self, k: int, restarts: int = 60) -> tuple[Tensor, Tensor]:
         batch, dimension = self.diagonal.shape
-        width = min(k + 4, dimension // (depth + 1))
-        generator = torch.Generator().manual_seed(0)
-        block = torch.randn(dimension, width, generator=generator).to(self.diagonal).expand(batch, -1, -1)
+        width = k + 4
+        # The start: β's left singular vectors, the axes of the largest α, which β may not reach at all, and
+        # random vectors, so that no eigenvector is orthogonal to it.
         _, mixing = torch.linalg.eigh(self.factor.mT @ self.factor)
-        leading = (self.factor @ mixing[:, :, -width:]).flip(2)  # β's left singular vectors, largest first
-        block = torch.cat([leading, block[:, :, leading.shape[2] :]], dim=2)
+        leading = self.factor @ mixing[:, :, -width:]
+        axes = torch.zeros(batch, dimension, width, dtype=leading.dtype, device=leading.device)
+        axes.scatter_(1, self.diagonal.topk(width, dim=1).indices[:, None, :], 1)
+        random = torch.randn(dimension, 4, generator=torch.Generator().manual_seed(0)).to(leading)
+        block = torch.cat([leading, axes, random.expand(batch, -1, -1)], dim=2)
         tolerance = torch.finfo(self.diagonal.dtype).eps ** 0.5
         for _ in range(restarts):
-            basis = torch.linalg.qr(block).Q
-            newest = basis
-            for _ in range(depth):
+            basis = newest = torch.linalg.qr(block).Q
+            for _ in range(max(1, min(5, dimension // (2 * block.shape[2]) - 1))):
                 newest = self @ newest
                 for _ in range(2):  # once is not orthogonal enough in floating point
                     newest = newest - basis @ (basis.mT @ newest)
@@ -178,6 +196,9 @@ class DiagonalPlusLowRank:
             top = mixing[:, :, -width:].flip(2)
             block, largest = basis @ top, values[:, -width:].flip(1)
             residual = (image @ top - block * largest[:, None, :])[:, :, :k].norm(dim=1)
-            if (residual <= tolerance * values.abs().amax(1, keepdim=True)).all():
+            error = (residual / values.abs().amax(1, keepdim=True)).max()
+            if not error > tolerance:
                 break
+        else:
+            warnings.warn(f"eigenpairs to {error:.1e} of the largest, not to {tolerance:.1e}", RuntimeWarning, 3)
         return largest[:, :k], block[:, :, :k]

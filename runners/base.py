@@ -145,9 +145,10 @@ class Runner:
                 if self.position == steps_an_epoch:
                     self.epoch, self.position = self.epoch + 1, 0
                 ended = self.step == total
-                numbered = self.epoch % config.save_interval == 0 and self.position == 0
-                self._save(numbered=numbered or ended)
-                if (numbered or ended) and self.world.first:
+                numbered = ended or self.epoch % config.save_interval == 0
+                if numbered or self.epoch % config.checkpoint_epochs == 0:
+                    self._save(numbered)
+                if numbered and self.world.first:
                     self._show_preview()
         if self.board is not None:
             self.board.close()

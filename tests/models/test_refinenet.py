@@ -16,7 +16,7 @@ def test_equals_the_published_network(reference, channels, size):
 
 def test_low_rank_head_equals_the_published_network(reference):
     numbers = reference("low_rank_s2_ngf8_rank4_1x28x28.npz")
-    head = LowRankHead(1, 28, ngf=8, rank=4)
+    head = LowRankHead(RefineNet(1, 28, ngf=8), RefineNet(1, 28, ngf=8, out_channels=4), rank=4)
     networks = network_states(fill(low_rank_shapes(rank=4)))
     head.diagonal.load_state_dict(networks["diagonal"])
     head.factor.load_state_dict(networks["factor"])
