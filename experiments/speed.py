@@ -8,7 +8,6 @@ machine: only ratios between rows of the same run carry over to another.
 import argparse
 import functools
 import multiprocessing
-import platform
 import resource
 import statistics
 import tempfile
@@ -24,6 +23,7 @@ import datasets
 import losses
 import runners
 from configs import Config
+from experiments.results import machine
 from models import DiagonalPlusLowRank
 from runners import world
 from runners.base import Runner
@@ -185,13 +185,6 @@ def published_losses(runner: HybridRunner, clean: torch.Tensor, noise: torch.Ten
     s2 = torch.cat([model.s2(clean + sign * sigma * second.noise).dense() for sign in points.values()])
     second_order = (losses.d2sm_vr if reduced else losses.d2sm)(s1, s2, second)
     return {"loss": runner.first_order_weight * first_order / sigma**2 + second_order}
-
-
-def machine(device: torch.device) -> str:
-    """The machine in words, for the head of a table."""
-    if device.type == "cuda":
-        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
 def print_step_table(device: torch.device, batch_size: int | None, repeats: int, only: str | None = None) -> None:

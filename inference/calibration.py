@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
-from torch.func import jacrev, vmap
+from torch.func import vjp, vmap
 
 from datasets import ImageData
 from inference.denoising import denoise, noisy_batches
@@ -106,24 +106,33 @@ def jacobian_predictions(
     components: bool = True,
 ) -> Predictions:
     """What a user without s2 would take: `σ⁴ ∇s1 + σ² I` by automatic differentiation (`torch.func`), its
-    symmetric part, on as many images as `seconds` allow (at least one)."""
+    symmetric part, on as many images as `seconds` allow: none, where one takes longer."""
     found = Predictions()
-    started = time.monotonic()
-    for p in noisy_batches(data, sigma, seed, batch_size=8):
-        with torch.no_grad():
-            residual = p.clean - denoise(s1(p.inputs), p.inputs, sigma)
-        # The network standardises each image by itself, so a batch of one is the same function.
-        jacobian = vmap(jacrev(lambda x: s1(x[None])[0]), chunk_size=8)(p.inputs).detach()
+    deadline = time.monotonic() + seconds
+    for p in noisy_batches(data, sigma, seed, batch_size=1):
+        jacobian = _jacobian(s1, p.inputs, deadline)
+        if jacobian is None:
+            break
+        residual = p.clean - denoise(s1(p.inputs), p.inputs, sigma)
         covariance = sigma**4 * (jacobian + jacobian.mT) / 2
-        covariance.diagonal(dim1=1, dim2=2).add_(sigma**2)
+        covariance.diagonal().add_(sigma**2)
         top = None
         if components:
             values, vectors = torch.linalg.eigh(covariance)
-            top = values.flip(1)[:, :COMPONENTS], vectors.flip(2)[:, :, :COMPONENTS]
-        found.add(residual, covariance.diagonal(dim1=1, dim2=2), top)
-        if time.monotonic() - started > seconds:
-            break
+            top = values.flip(0)[None, :COMPONENTS], vectors.flip(1)[None, :, :COMPONENTS]
+        found.add(residual, covariance.diagonal()[None], top)
     return found
+
+
+def _jacobian(s1: Callable[[Tensor], Tensor], x: Tensor, deadline: float, rows: int = 64) -> Tensor | None:
+    """The Jacobian `(D, D)` of s1 at one point `(1, D)`, some rows at a time; None once the time is over."""
+    _, pull_back = vjp(s1, x)
+    parts = []
+    for basis in torch.eye(x.shape[1], dtype=x.dtype, device=x.device).split(rows):
+        if time.monotonic() > deadline:
+            return None
+        parts.append(vmap(pull_back)(basis[:, None])[0][:, 0])
+    return torch.cat(parts)
 
 
 def calibration_figure(by_name: dict[str, Predictions]) -> Figure:

@@ -1,11 +1,14 @@
 """Noisy copies of clean data, `x̃ = x + σz`, laid out for one evaluation of the network."""
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 __all__ = ["Perturbation", "perturb"]
+
+Batch = TypeVar("Batch")  # a tensor or a DiagonalPlusLowRank: what has a length and can be sliced
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Perturbation:
     points: tuple[str, ...]
     inputs: Tensor
 
-    def at(self, point: str, values: Tensor) -> Tensor:
+    def at(self, point: str, values: Batch) -> Batch:
         """The part of `values`, evaluated at (at least the first of) `inputs`, that belongs to `point`.
 
         Args:

@@ -120,6 +120,8 @@ def residual_nll(s1: Tensor, s2: DiagonalPlusLowRank, p: Perturbation) -> Tensor
         ValueError: where the covariance is not positive.
     """
     covariance = p.at("plus", s2).affine(p.sigma**4, p.sigma**2)
+    if not (covariance.diagonal > 0).all():
+        raise ValueError("σ⁴α + σ² has entries that are not positive: s2 has no Gaussian posterior")
     residual = p.sigma * (p.noise + p.sigma * p.at("plus", s1)).detach()
     if covariance.factor is None:
         return -Normal(torch.zeros_like(residual), covariance.diagonal.sqrt()).log_prob(residual).sum(1).mean()

@@ -8,7 +8,8 @@ from torch import Tensor
 
 __all__ = ["DiagonalPlusLowRank"]
 
-DENSE_UP_TO = 256  # dimension from which eigenpairs are sought without the dense matrix
+DENSE_UP_TO = 256  # dimension up to which the dense eigenproblem is the faster one
+NEVER_DENSE_ABOVE = 1024
 
 
 @dataclass(frozen=True)
@@ -146,16 +147,16 @@ class DiagonalPlusLowRank:
     def eigh_top(self, k: int) -> tuple[Tensor, Tensor]:
         """The k largest eigenvalues and their eigenvectors.
 
-        A diagonal matrix has its largest entries and their axes. Up to D = 256, and where k is above D/16, the
-        dense problem is solved, differentiably; otherwise a restarted block Krylov method on products with M
-        alone, without gradients, until `‖Mv − λv‖` is below `√ε·max|λ|` with ε the machine precision. It warns
-        (`RuntimeWarning`) where it does not get there.
+        A diagonal matrix has its largest entries and their axes. Up to D = 256, and up to D = 1024 where k is
+        above D/16, the dense problem is solved, differentiably; otherwise a restarted block Krylov method on
+        products with M alone, without gradients, until `‖Mv − λv‖` is below `√ε·max|λ|` with ε the machine
+        precision. It warns (`RuntimeWarning`) where it does not get there.
 
         Returns:
             values `(B, k)`, descending, and orthonormal vectors `(B, D, k)` (their signs are arbitrary).
 
         Raises:
-            ValueError: where k is not from 1 to D.
+            ValueError: where k is not from 1 to D, or above D/16 for a D above 1024.
         """
         dimension = self.diagonal.shape[1]
         if not 1 <= k <= dimension:
@@ -164,7 +165,10 @@ class DiagonalPlusLowRank:
             values, places = self.diagonal.topk(k, dim=1)
             axes = torch.zeros(len(self), dimension, k, dtype=values.dtype, device=values.device)
             return values, axes.scatter(1, places[:, None, :], 1)
-        if dimension <= DENSE_UP_TO or 16 * k > dimension:
+        many = 16 * k > dimension
+        if many and dimension > NEVER_DENSE_ABOVE:
+            raise ValueError(f"{k} eigenpairs of a {dimension}×{dimension} matrix; up to {dimension // 16} can be had")
+        if many or dimension <= DENSE_UP_TO:
             values, vectors = torch.linalg.eigh(self.dense())
             return values.flip(1)[:, :k], vectors.flip(2)[:, :, :k]
         return self._krylov_top(k)
@@ -184,7 +188,7 @@ class DiagonalPlusLowRank:
         tolerance = torch.finfo(self.diagonal.dtype).eps ** 0.5
         for _ in range(restarts):
             basis = newest = torch.linalg.qr(block).Q
-            for _ in range(max(1, min(5, dimension // (2 * block.shape[2]) - 1))):
+            for _ in range(max(1, min(8 * width, dimension // 2) // block.shape[2] - 1)):
                 newest = self @ newest
                 for _ in range(2):  # once is not orthogonal enough in floating point
                     newest = newest - basis @ (basis.mT @ newest)
@@ -200,5 +204,5 @@ class DiagonalPlusLowRank:
             if not error > tolerance:
                 break
         else:
-            warnings.warn(f"eigenpairs to {error:.1e} of the largest, not to {tolerance:.1e}", RuntimeWarning, 3)
+            warnings.warn(f"eigenpairs to {error:.1e} of the largest, not to {tolerance:.1e}", RuntimeWarning, 4)
         return largest[:, :k], block[:, :, :k]

@@ -66,8 +66,12 @@ class HybridRunner(Runner):
         low_rank = bool(ours.eigenvalues)
         jacobian = inference.jacobian_predictions(model.s1, data, sigma, seed, components=low_rank)
         metrics = inference.denoise_error(model.s1, data, sigma, seed) | ours.figures()
-        metrics["jacobian_of_s1"] = {"images": sum(map(len, jacobian.variances))} | jacobian.figures()
-        figure = inference.calibration_figure({"s2": ours, "Jacobian of s1": jacobian})
+        metrics["jacobian_of_s1"] = {"images": len(jacobian.variances)}
+        shown = {"s2": ours}
+        if jacobian.variances:
+            metrics["jacobian_of_s1"] |= jacobian.figures()
+            shown["Jacobian of s1"] = jacobian
+        figure = inference.calibration_figure(shown)
         figure.savefig(picture.with_name("calibration.png"), dpi=120)
 
         p = next(inference.noisy_batches(data, sigma, seed, batch_size=min(12, len(data))))

@@ -66,8 +66,8 @@ COMMAND_LINES = {
     "precision unknown": (with_set("precision=fp8"), "input should be 'fp32' or 'bf16'"),
     "ema rate": (with_set("model.ema_rate=1.5"), "input should be less than 1"),
     "no images": (with_set("data.dataset=npz"), "data_dir: neither a file data nor data_train.npz"),
-    "nothing to test": (with_flag("--test"), "runs/logs/x: no run folder to test"),
-    "nothing to resume": (with_flag("--resume_training"), "runs/logs/x: no run folder to go on with"),
+    "nothing to test": (with_flag("--test"), "runs/logs/x: no run folder; check --run, --doc and --rank"),
+    "nothing to resume": (with_flag("--resume_training"), "runs/logs/x: no run folder; check --run, --doc and --rank"),
 }
 
 

@@ -44,6 +44,7 @@ class TestAgainstTheDenseMatrix:
     def test_products(self, rank, v):
         m = matrix(rank)
         close(m.matvec(v), torch.einsum("bij,bj->bi", m.dense(), v))
+        close(m @ v, torch.einsum("bij,bj->bi", m.dense(), v))
         block = torch.stack([v, 2 * v, v**2], dim=2)
         close(m @ block, m.dense() @ block)
         close(m.quadratic(v), torch.einsum("bi,bij,bj->b", v, m.dense(), v))
@@ -66,6 +67,7 @@ class TestAgainstTheDenseMatrix:
         close(m.affine(0.3, 2.0).dense(), 0.3 * m.dense() + 2 * eye)
         scale = torch.tensor([[0.5], [1.0], [2.0]], dtype=torch.float64)
         close(m.affine(scale, scale).dense(), scale[:, :, None] * (m.dense() + eye))
+        close(m.affine(scale[0, 0], scale[1, 0]).dense(), 0.5 * m.dense() + eye)
 
     def test_solve_and_logdet(self, rank, v):
         m = positive(rank)
@@ -85,6 +87,13 @@ class TestAgainstTheDenseMatrix:
         assert len(m) == 3
         close(m[1:].dense(), m.dense()[1:])
 
+    def test_detached_and_converted(self, rank):
+        m = matrix(rank)
+        m.diagonal.requires_grad_()
+        assert not m.detach().dense().requires_grad
+        assert m.to(torch.float32).dense().dtype == torch.float32
+        close(m.to(torch.float32).dense().double(), m.dense(), rtol=1e-5, atol=1e-5)
+
 
 @pytest.mark.parametrize("rank", [None, 3])
 def test_gradients(rank, v):
@@ -92,9 +101,18 @@ def test_gradients(rank, v):
         return [part.clone().requires_grad_() for part in (m.diagonal, m.factor) if part is not None]
 
     other = matrix(2, seed=5)
+    scale = torch.tensor([[0.5], [1.0], [2.0]], dtype=torch.float64)
+
+    def top_projector(*parts):  # eigenvectors less their arbitrary signs
+        vectors = DiagonalPlusLowRank(*parts).eigh_top(2)[1]
+        return vectors @ vectors.mT
+
     for function in (
         lambda *parts: DiagonalPlusLowRank(*parts) @ v[:, :, None],
         lambda *parts: DiagonalPlusLowRank(*parts).trace(),
+        lambda *parts: DiagonalPlusLowRank(*parts).full_diagonal(),
+        lambda *parts: DiagonalPlusLowRank(*parts).dense(),
+        lambda *parts: DiagonalPlusLowRank(*parts).affine(scale, -scale).dense(),
         lambda *parts: DiagonalPlusLowRank(*parts).quadratic(v),
         lambda *parts: DiagonalPlusLowRank(*parts).inner(other),
         lambda *parts: DiagonalPlusLowRank(*parts).squared_norm(),
@@ -102,16 +120,27 @@ def test_gradients(rank, v):
         lambda *parts: DiagonalPlusLowRank(*parts).solve(v),
         lambda *parts: DiagonalPlusLowRank(*parts).logdet(),
         lambda *parts: DiagonalPlusLowRank(*parts).eigh_top(2)[0],
+        top_projector,
     ):
         assert torch.autograd.gradcheck(function, leaves(positive(rank)))
+    m = positive(rank)
+    for function in (m.matvec, m.quadratic, m.solve, lambda u: m.plus_rank_one(u).squared_norm()):
+        assert torch.autograd.gradcheck(function, [v.clone().requires_grad_()])
 
 
-def test_single_precision():
-    m, double = (positive(3, dtype=dtype) for dtype in (torch.float32, torch.float64))
-    single = DiagonalPlusLowRank(double.diagonal.float(), double.factor.float())
-    assert m.trace().dtype == torch.float32
-    for name in ("trace", "squared_norm", "logdet", "full_diagonal"):
-        close(getattr(single, name)().double(), getattr(double, name)(), rtol=1e-4, atol=1e-4)
+@pytest.mark.parametrize("rank", [None, 3])
+def test_single_precision(rank, v):
+    double = positive(rank)
+    for name, arguments in (
+        ("dense", []), ("trace", []), ("full_diagonal", []), ("squared_norm", []), ("logdet", []),
+        ("matvec", [v]), ("quadratic", [v]), ("solve", [v]), ("inner", [matrix(2, seed=5)]),
+    ):  # fmt: skip
+        found = getattr(double.to(torch.float32), name)(*(one.to(torch.float32) for one in arguments))
+        assert found.dtype == torch.float32
+        close(found.double(), getattr(double, name)(*arguments), rtol=1e-4, atol=1e-4)
+    values, vectors = double.to(torch.float32).eigh_top(2)
+    assert values.dtype == vectors.dtype == torch.float32
+    close(values.double(), double.eigh_top(2)[0], rtol=1e-4, atol=1e-4)
 
 
 class LargestTensor(TorchDispatchMode):
@@ -146,6 +175,43 @@ def test_eigenpairs_of_a_large_matrix_without_forming_it(dtype):
     assert (residual < torch.finfo(dtype).eps ** 0.5 * 1.01 * values[:, :1]).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", ["axis that the factor does not reach", "no gaps", "zero factor", "multiple", "many"])
+def test_eigenpairs_that_are_hard_to_find(kind, dtype):
+    """All are above the size of the dense problem."""
+    generator = torch.Generator().manual_seed(0)
+    diagonal = torch.rand(2, 300, generator=generator, dtype=dtype)
+    factor = torch.randn(2, 300, 30, generator=generator, dtype=dtype) / 20
+    k = 5
+    if kind.startswith("axis"):
+        diagonal[:, 77] += 20
+        factor[:, 77] = 0
+    elif kind == "no gaps":
+        factor *= 0.01
+    elif kind == "zero factor":
+        factor *= 0
+    elif kind == "multiple":
+        diagonal, factor, k = torch.ones_like(diagonal), factor[:, :, :2], 10
+    else:
+        k = 60
+    m = DiagonalPlusLowRank(diagonal, factor)
+    values, vectors = m.eigh_top(k)
+    tolerance = 5e-6 if dtype == torch.float32 else 1e-12
+    scale = values[:, :1].max().item()
+    close(values, torch.linalg.eigvalsh(m.dense()).flip(1)[:, :k], rtol=0, atol=tolerance * scale)
+    assert (
+        (m @ vectors - vectors * values[:, None, :]).norm(dim=1) < torch.finfo(dtype).eps ** 0.5 * 1.01 * scale
+    ).all()
+    close(vectors.mT @ vectors, torch.eye(k, dtype=dtype).expand(2, k, k), rtol=0, atol=1e-5)
+
+
+def test_eigenpairs_that_are_not_found_are_said_to_be_so():
+    m = matrix(30, dimension=300)
+    m = DiagonalPlusLowRank(m.diagonal, m.factor * 0.02)
+    with pytest.warns(RuntimeWarning, match="eigenpairs to"):
+        m._krylov_top(5, restarts=1)
+
+
 def test_the_diagonal_alone_is_sorted_exactly_at_any_size():
     diagonal = torch.rand(2, 5000, generator=torch.Generator().manual_seed(0))
     values, vectors = DiagonalPlusLowRank(diagonal).eigh_top(3)
@@ -158,6 +224,9 @@ def test_what_cannot_be_is_refused(v):
         matrix(2).logdet()
     with pytest.raises(ValueError, match="not positive"):
         matrix(2).solve(v)
+    for scale in (-1.0, torch.tensor([[1.0], [-1.0], [1.0]])):
+        with pytest.raises(ValueError, match="scale is negative"):
+            matrix(2).affine(scale, 0.0)
     with pytest.raises(ValueError, match="from 1 to 7"):
         matrix(2).eigh_top(8)
     with pytest.raises(ValueError, match="does not fit"):

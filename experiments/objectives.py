@@ -1,0 +1,104 @@
+"""Which objective learns the best posterior covariance: `python -m experiments.objectives`.
+
+The same networks, data and number of steps for each objective; denoiser alone and its Jacobian as the
+baseline. Figures over the test set, mean ± standard deviation over the seeds. A run that is already in the
+folder `--run` is not repeated, so an interrupted table goes on where it stopped.
+"""
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+
+import torch
+
+import configs
+import inference
+import models
+import runners
+from experiments.results import save_table
+from runners import folder as run_folder
+from runners import world
+
+__all__ = ["METHODS", "figures", "summarise"]
+
+FREE, POSITIVE = "model.covariance=free", "model.covariance=positive"
+METHODS = {
+    "jacobian": ("UnetDSMRunner", ["loss=dsm", FREE]),
+    "d2sm": ("LowRankHybridRunner", ["loss=dsm", FREE]),
+    "d2sm_vr": ("LowRankHybridRunner", ["loss=dsm_vr", FREE]),
+    "centered, free": ("LowRankHybridRunner", ["loss=centered", FREE]),
+    "centered": ("LowRankHybridRunner", ["loss=centered", POSITIVE]),
+    "centered_vr": ("LowRankHybridRunner", ["loss=centered_vr", POSITIVE]),
+    "nll": ("LowRankHybridRunner", ["loss=nll", POSITIVE]),
+}
+DATA = {"digits": "digits_low_rank.yml", "mnist": "mnist_low_rank_shared.yml"}
+COLUMNS = ("mse", "captured_1", "captured_5", "captured_10", "trace_ratio", "negative_variances", "coverage_90")
+
+
+def figures(method: str, config_name: str, noise: float, seed: int, overrides: list[str], here: world.World, run: Path):
+    """The figures of one run, trained if its folder does not have them yet.
+
+    For `jacobian` they are those of `σ⁴∇s1 + σ²I`, s1 trained with DSM alone.
+    """
+    runner_name, changes = METHODS[method]
+    folder = run / f"{config_name.removesuffix('.yml')}_{method.replace(', ', '_')}_{noise:g}_{seed}"
+    written = folder / "metrics.json"
+    if not written.exists():
+        given = {"runner": runner_name, "noise": noise, "seed": seed}
+        config = configs.load(configs.find(config_name), [*overrides, *changes], **given)
+        runner = runners.get(runner_name)(config, folder, here, folder / "images")
+        run_folder.create(folder, config, folder / "images", ask=False)
+        runner.train()
+        found = runner.test()
+        if method == "jacobian":
+            s1, _, _ = models.load(folder, here.device)
+            baseline = inference.jacobian_predictions(s1, runner.test_data, noise, seed, seconds=30)
+            written.write_text(json.dumps(found | baseline.figures(), indent=2) + "\n")
+    return json.loads(written.read_text())
+
+
+def summarise(rows: list[dict]) -> str:
+    """The table: a line for each noise level and method, mean ± standard deviation over its rows."""
+    lines = [f"{'σ':<6}{'objective':<16}" + "".join(f"{column:>20}" for column in COLUMNS)]
+    for noise, method in dict.fromkeys((row["noise"], row["method"]) for row in rows):
+        own = [row for row in rows if (row["noise"], row["method"]) == (noise, method)]
+        cells = []
+        for column in COLUMNS:
+            values = [row[column] for row in own]
+            spread = statistics.stdev(values) if len(values) > 1 else 0.0
+            cells.append(f"{statistics.mean(values):.4f} ± {spread:.4f}")
+        lines.append(f"{noise:<6g}{method:<16}" + "".join(f"{cell:>20}" for cell in cells))
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m experiments.objectives", description=__doc__)
+    parser.add_argument("--data", choices=DATA, default="digits")
+    parser.add_argument("--noise", type=float, nargs="+", default=[0.3, 0.5])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD",
+                        help=", ".join(METHODS))  # fmt: skip
+    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
+    parser.add_argument("--device", default=None)
+    parser.add_argument("--run", type=Path, default=Path("runs/objectives"))
+    args = parser.parse_args(arguments)
+    here = world.join(args.device)
+    rows = []
+    for noise in args.noise:
+        for method in args.methods:
+            for seed in args.seeds:
+                found = figures(method, DATA[args.data], noise, seed, args.overrides, here, args.run)
+                rows.append({"noise": noise, "method": method, "seed": seed} | {k: found[k] for k in COLUMNS})
+                print(
+                    ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in rows[-1].items()),
+                    flush=True,
+                )
+    print(summarise(rows))
+    settings = {"config": DATA[args.data], "overrides": " ".join(args.overrides)}
+    print("written:", save_table(f"objectives_{args.data}", rows, settings, here.device))
+
+
+if __name__ == "__main__":
+    torch.set_float32_matmul_precision("high")
+    main()
