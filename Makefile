@@ -1,13 +1,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
-RUN := $(BIN)/python main.py --runner UnetDSMRunner --doc demo
+RUN := $(BIN)/python main.py --runner LowRankHybridRunner --doc demo
 
 .PHONY: demo test slow lint clean
 
 demo: .venv/installed
-	$(RUN) --config digits_dsm.yml --noise 0.5 --ni
-	$(RUN) --test
-	@echo "Look at runs/logs/demo/images/test.png; the figures are in runs/logs/demo/metrics.json."
+	$(RUN) --config digits_low_rank.yml --noise 0.5 --ni
+	$(RUN) --test --rank 16
+	@echo "Look at test.png and calibration.png in runs/logs/demo_rank16/images; the figures are in metrics.json beside it."
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest

@@ -31,6 +31,7 @@ from runners.hybrid import HybridRunner
 
 __all__ = ["loss_cost", "measure", "peak_memory", "published_losses", "step_time"]
 
+SECOND_ORDER = ("d2sm", "d2sm_vr", "d2sm_centered", "d2sm_centered_vr")
 LOSS_SIZES = {"(40, 784, 50)": (40, 784, 50), "(8, 3072, diagonal)": (8, 3072, 0)}
 HYBRID_CONFIGS = {
     "unet_mnist.yml": ("LowRankHybridRunner", "mnist_low_rank_shared.yml"),
@@ -122,7 +123,7 @@ def print_loss_table(device: torch.device, repeats: int) -> None:
     print(f"{'loss':<18}{'(B, D, r)':<22}{'dense':>16}{'structured':>18}{'faster':>9}{'memory':>9}")
     spawn = multiprocessing.get_context("spawn")
     for label, size in LOSS_SIZES.items():
-        for name in ("d2sm", "d2sm_vr", "d2sm_centered", "d2sm_centered_vr"):
+        for name in SECOND_ORDER:
             costs = []
             for dense in (True, False):
                 with ProcessPoolExecutor(1, mp_context=spawn) as pool:

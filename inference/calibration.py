@@ -113,7 +113,8 @@ def jacobian_predictions(
         jacobian = _jacobian(s1, p.inputs, deadline)
         if jacobian is None:
             break
-        residual = p.clean - denoise(s1(p.inputs), p.inputs, sigma)
+        with torch.no_grad():
+            residual = p.clean - denoise(s1(p.inputs), p.inputs, sigma)
         covariance = sigma**4 * (jacobian + jacobian.mT) / 2
         covariance.diagonal().add_(sigma**2)
         top = None
@@ -131,7 +132,7 @@ def _jacobian(s1: Callable[[Tensor], Tensor], x: Tensor, deadline: float, rows: 
     for basis in torch.eye(x.shape[1], dtype=x.dtype, device=x.device).split(rows):
         if time.monotonic() > deadline:
             return None
-        parts.append(vmap(pull_back)(basis[:, None])[0][:, 0])
+        parts.append(vmap(pull_back)(basis[:, None])[0][:, 0].detach())
     return torch.cat(parts)
 
 

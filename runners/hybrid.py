@@ -90,22 +90,23 @@ class HybridRunner(Runner):
 
 
 def precision(s2: DiagonalPlusLowRank, sigma: float) -> Tensor:
-    """One over the predicted `tr Cov/σ²`, held fixed: the weight of each point in a centred loss.
+    """`D / t²` with `t = tr Cov/σ²` as it is predicted, held fixed: the weight of each point in a centred loss.
 
-    The target `eeᵀ − I` has the size of ‖e‖², and ‖e‖² that of `tr Cov/σ²`. With this weight σ⁴ L2 is of the
-    size of ‖e‖², as σ² L1 is, while the denoiser is bad and when it is good. A weight may depend on the noisy
-    point and on the networks, but not on the noise itself: so it does not move the minimiser.
+    The target `eeᵀ − I` has a spread of the size of E‖e‖² = t, and least squares is most efficient where each
+    point is weighted by one over its variance: 1/t². With the factor D, σ⁴ L2 is of the order of D whatever the
+    noise level, whether the denoiser is still bad or already good; σ² L1 begins there. A weight may depend on the
+    noisy point and on the networks, but not on the noise itself: so it does not move the minimiser.
 
     Args:
         s2: at n points.
         sigma: σ, in the units of the data.
 
     Returns:
-        shape `(n,)`. A trace below 0.001 of the noise's, the negative ones of an untrained free head among
-        them, counts as that.
+        shape `(n,)`. A trace below 0.001·D, the negative ones of a free head among them, counts as that.
     """
-    trace = s2.affine(sigma**2, 1.0).trace().detach()
-    return 1 / trace.clamp(min=1e-3 * s2.diagonal.shape[1])
+    dimension = s2.diagonal.shape[1]
+    t = s2.affine(sigma**2, 1.0).trace().detach().clamp(min=1e-3 * dimension)
+    return dimension / t.square()
 
 
 class LowRankHybridRunner(HybridRunner):

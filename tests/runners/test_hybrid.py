@@ -97,12 +97,12 @@ def test_the_gradient_of_the_second_order_reaches_s1_as_published_and_with_centr
         assert (s1.grad is not None) == reaches
 
 
-def test_the_weight_of_a_point_is_one_over_its_predicted_trace():
+def test_the_weight_of_a_point_is_one_over_its_squared_trace():
     s2 = DiagonalPlusLowRank(torch.tensor([[0.0, 0.0], [-4.0, -4.0], [4.0, 0.0]]), torch.ones(3, 2, 1))
     # σ = ½: tr(σ² s2 + I) is 2 + ½, ½ (the noise's share gone), and 1 + 2 + ½
-    torch.testing.assert_close(precision(s2, 0.5), torch.tensor([1 / 2.5, 1 / 0.5, 1 / 3.5]))
+    torch.testing.assert_close(precision(s2, 0.5), 2 / torch.tensor([2.5, 0.5, 3.5]) ** 2)
     negative = DiagonalPlusLowRank(torch.full((1, 2), -100.0))
-    torch.testing.assert_close(precision(negative, 0.5), torch.tensor([500.0]))
+    torch.testing.assert_close(precision(negative, 0.5), torch.tensor([2 / 0.002**2]))
 
 
 def test_the_folder_of_a_low_rank_run_is_found_by_its_rank(tmp_path):
