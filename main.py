@@ -2,12 +2,15 @@
 
 import argparse
 import difflib
+import errno
 import logging
 import sys
 import traceback
 from pathlib import Path
 
 from runners import RUNNERS
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class Parser(argparse.ArgumentParser):
@@ -152,7 +155,10 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("main.py: interrupted", file=sys.stderr)
         return 130
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+            print(f"main.py: {error.filename or args.run}: {error.strerror}; make room and go on", file=sys.stderr)
+            return 2
         logging.exception("a bug")
         traceback.print_exc()
         return 1

@@ -1,5 +1,6 @@
 """Whole runs on the digits, small enough for seconds."""
 
+import errno
 import json
 import os
 import pty
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -245,6 +247,17 @@ def test_the_user_is_asked(tmp_path, answer, code):
     assert (tmp_path / "runs/logs/tiny.1").exists() == (answer == "y")
     os.close(ours)
     os.close(theirs)
+
+
+def test_a_full_disk_is_one_line(command, monkeypatch):
+    def full(self, *args, **options):
+        raise OSError(errno.ENOSPC, "No space left on device", str(self))
+
+    assert command(*TINY, "--ni", "--set", "max_steps=1").returncode == 0
+    monkeypatch.setattr(Path, "write_text", full)
+    done = command(*SAME_RUN, "--test")
+    assert done.returncode == 2
+    assert done.stderr == "main.py: runs/logs/tiny/metrics.json: No space left on device; make room and go on\n"
 
 
 def test_a_run_folder_has_its_own_configuration(command, unbroken, tmp_path):
