@@ -72,7 +72,7 @@ class Config(Section):
     rank: Count = Field(50, description="Columns of the low-rank factor; --rank.")
     comment: StrictStr = Field("", description="Any text to find the run by; --comment.")
 
-    loss: Literal["dsm", "dsm_vr", "centered", "centered_vr", "nll"] = Field(
+    loss: Literal["dsm", "dsm_vr", "centered", "centered_vr"] = Field(
         "dsm", description="The objective; the _vr ones reduce the variance at small σ."
     )
     batch_size: Count = Field(100, description="Images a step, over all processes together.")
@@ -106,8 +106,6 @@ class Config(Section):
                 raise ValueError(
                     f"{key} is {value} and data.{inner} is {meant}; they name the same thing: make them equal"
                 )
-        if self.loss == "nll" and self.model.covariance != "positive":
-            raise ValueError("loss: nll is a likelihood; it takes model.covariance: positive")
         return self
 
     def unused_keys(self) -> list[str]:

@@ -30,7 +30,6 @@ METHODS = {
     "centered, free": ("LowRankHybridRunner", ["loss=centered", FREE]),
     "centered": ("LowRankHybridRunner", ["loss=centered", POSITIVE]),
     "centered_vr": ("LowRankHybridRunner", ["loss=centered_vr", POSITIVE]),
-    "nll": ("LowRankHybridRunner", ["loss=nll", POSITIVE]),
 }
 DATA = {"digits": "digits_low_rank.yml", "mnist": "mnist_low_rank_shared.yml"}
 COLUMNS = ("mse", "captured_1", "captured_5", "captured_10", "trace_ratio", "negative_variances", "coverage_90")

@@ -2,7 +2,7 @@
 
 from losses.first_order import dsm, dsm_vr
 from losses.perturbation import Perturbation, perturb
-from losses.second_order import d2sm, d2sm_centered, d2sm_centered_vr, d2sm_vr, residual_nll
+from losses.second_order import d2sm, d2sm_centered, d2sm_centered_vr, d2sm_vr
 
 __all__ = [
     "Perturbation",
@@ -13,5 +13,4 @@ __all__ = [
     "dsm",
     "dsm_vr",
     "perturb",
-    "residual_nll",
 ]

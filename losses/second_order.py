@@ -7,12 +7,11 @@ to become; `½‖M − T‖²` without its constant `½‖T‖²` is `½‖M‖�
 
 import torch
 from torch import Tensor
-from torch.distributions import LowRankMultivariateNormal, Normal
 
 from losses.perturbation import Perturbation
 from models.structured import DiagonalPlusLowRank
 
-__all__ = ["d2sm", "d2sm_centered", "d2sm_centered_vr", "d2sm_vr", "residual_nll"]
+__all__ = ["d2sm", "d2sm_centered", "d2sm_centered_vr", "d2sm_vr"]
 
 Matrix = DiagonalPlusLowRank | Tensor
 
@@ -103,30 +102,6 @@ def d2sm_centered_vr(s1: Tensor, s2: Matrix, p: Perturbation, weight: Tensor | N
     minus = _regression(p.at("minus", s2), (-p.noise + p.sigma * p.at("minus", s1)).detach(), p)
     clean = _on_target(p.at("clean", s2), p.noise, p)
     return (p.at("plus", weight) * plus + p.at("minus", weight) * minus + 2 * p.at("clean", weight) * clean).mean()
-
-
-def residual_nll(s1: Tensor, s2: DiagonalPlusLowRank, p: Perturbation) -> Tensor:
-    """`−log N(x − E[x|x̃]; 0, σ⁴ s2 + σ² I)` at x₊: the Gaussian likelihood of the residual, held fixed.
-
-    Args:
-        s1: scores at `p.inputs`, `(n·B, D)`. No gradient reaches it.
-        s2: at the first B of `p.inputs` or at all; the covariance must be positive, α's part alone too.
-        p: the perturbed batch.
-
-    Returns:
-        a scalar, the mean over the batch, in nats.
-
-    Raises:
-        ValueError: where the covariance is not positive.
-    """
-    covariance = p.at("plus", s2).affine(p.sigma**4, p.sigma**2)
-    if not (covariance.diagonal > 0).all():
-        raise ValueError("σ⁴α + σ² has entries that are not positive: s2 has no Gaussian posterior")
-    residual = p.sigma * (p.noise + p.sigma * p.at("plus", s1)).detach()
-    if covariance.factor is None:
-        return -Normal(torch.zeros_like(residual), covariance.diagonal.sqrt()).log_prob(residual).sum(1).mean()
-    zero = torch.zeros_like(residual)
-    return -LowRankMultivariateNormal(zero, covariance.factor, covariance.diagonal).log_prob(residual).mean()
 
 
 def _psi(point: str, s1: Tensor, s2: Matrix, p: Perturbation) -> Matrix:

@@ -23,7 +23,7 @@ class HybridRunner(Runner):
     """
 
     first_order_weight: float
-    objectives = ("dsm", "dsm_vr", "centered", "centered_vr", "nll")
+    objectives = ("dsm", "dsm_vr", "centered", "centered_vr")
 
     def losses(self, clean: Tensor, noise: Tensor) -> dict[str, Tensor]:
         sigma, objective = self.config.noise, self.config.loss
@@ -34,9 +34,6 @@ class HybridRunner(Runner):
             first = losses.dsm_vr(s1, p)
             second = losses.d2sm_vr(s1, s2, p) if antithetic else losses.d2sm(s1, s2, p)
             total = self.first_order_weight * first / sigma**2 + second
-        elif objective == "nll":
-            first, second = losses.dsm(s1, p), losses.residual_nll(s1, s2, p)
-            total = sigma**2 * first + second
         else:
             weight = precision(s2, sigma)
             if antithetic:

@@ -24,8 +24,7 @@ TINY = [
 
 @pytest.mark.parametrize(
     ("loss", "covariance"),
-    [("dsm", "free"), ("dsm_vr", "free"), ("centered", "free"), ("centered", "positive"), ("centered_vr", "positive"),
-     ("nll", "positive")],
+    [("dsm", "free"), ("dsm_vr", "free"), ("centered", "free"), ("centered", "positive"), ("centered_vr", "positive")],
 )  # fmt: skip
 @pytest.mark.parametrize("runner", ["LowRankHybridRunner", "DoubleDiagonalHybridRunner"])
 @pytest.mark.parametrize("trunk", ["separate", "shared"])
@@ -122,9 +121,6 @@ def test_objectives_that_do_not_fit(command):
     done = command("--runner", "UnetDSMRunner", "--config", "digits_dsm.yml", "--set", "loss=centered")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "loss: UnetDSMRunner has no centered; one of dsm, dsm_vr" in done.stderr
-    done = command("--runner", "LowRankHybridRunner", *TINY, "--set", "loss=nll", "--set", "model.covariance=free")
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "it takes model.covariance: positive" in done.stderr
 
 
 def test_rank_is_the_files_unless_the_flag_is_given():
