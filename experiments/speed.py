@@ -134,6 +134,17 @@ def print_loss_table(device: torch.device, repeats: int) -> None:
             print(f"{name:<18}{label:<22}{absolute}{ratios}", flush=True)
 
 
+def print_loss_share(device: torch.device, batch_size: int) -> None:
+    """How much of a training step of `unet_mnist.yml` its second-order loss takes."""
+    config = configs.load(configs.find("unet_mnist.yml"))
+    size = (batch_size, config.data.channels * config.data.image_size**2, config.rank)
+    seconds, _ = loss_cost("d2sm", size, False, str(device), repeats=10)
+    step = step_time("unet_mnist.yml", "LowRankHybridRunner", device, repeats=3, batch_size=batch_size)
+    print(
+        f"d2sm at {size}: {1e3 * seconds:.1f} ms of a step of {1e3 * step:.0f} ms, {seconds / step:.1%} (unet_mnist.yml)"
+    )
+
+
 def fresh_runner(config: Config, folder: Path, device: torch.device) -> tuple[Runner, torch.Tensor]:
     """A runner on random images of the configuration's shape, set up to train, and a batch of them."""
     size = config.data.image_size
@@ -233,6 +244,7 @@ def main(arguments: list[str] | None = None) -> None:
     device = world.join(args.device).device
     if args.what == "loss":
         print_loss_table(device, args.repeats)
+        print_loss_share(device, args.batch_size or 8)
     else:
         print_step_table(device, args.batch_size, args.repeats, args.only)
 
