@@ -140,9 +140,8 @@ def print_loss_share(device: torch.device, batch_size: int) -> None:
     size = (batch_size, config.data.channels * config.data.image_size**2, config.rank)
     seconds, _ = loss_cost("d2sm", size, False, str(device), repeats=10)
     step = step_time("unet_mnist.yml", "LowRankHybridRunner", device, repeats=3, batch_size=batch_size)
-    print(
-        f"d2sm at {size}: {1e3 * seconds:.1f} ms of a step of {1e3 * step:.0f} ms, {seconds / step:.1%} (unet_mnist.yml)"
-    )
+    times = f"{1e3 * seconds:.1f} ms of a step of {1e3 * step:.0f} ms"
+    print(f"d2sm at {size}: {times}, {seconds / step:.1%} (unet_mnist.yml)")
 
 
 def fresh_runner(config: Config, folder: Path, device: torch.device) -> tuple[Runner, torch.Tensor]:
