@@ -168,6 +168,7 @@ def step_time(name: str, runner_name: str, device: torch.device, repeats: int, p
         changes: values in place of the configuration's own.
     """
     config = configs.load(configs.find(name), runner=runner_name).model_copy(update=changes)
+    torch.compiler.reset()  # else it takes the sizes of another configuration for sizes that change from step to step
     with tempfile.TemporaryDirectory() as folder:
         runner, batch = fresh_runner(config, Path(folder), device)
         if published:
