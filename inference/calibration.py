@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
-from torch.func import vjp, vmap
 
+import losses
 from datasets import ImageData
-from inference.denoising import denoise, noisy_batches
+from inference.denoising import noisy_batches
+from inference.jacobian import jacobian_rows
 
 __all__ = ["Predictions", "calibration_figure", "jacobian_predictions", "predictions"]
 
@@ -90,8 +91,8 @@ def predictions(model: nn.Module, data: ImageData, sigma: float, seed: int) -> P
     found = Predictions()
     for p in noisy_batches(data, sigma, seed):
         s1, s2 = model(p.inputs)
-        covariance = s2.affine(sigma**4, sigma**2)
-        residual = p.clean - denoise(s1, p.inputs, sigma)
+        covariance = losses.posterior_covariance(s2, sigma)
+        residual = p.clean - losses.posterior_mean(s1, p.inputs, sigma)
         components = None if s2.factor is None else covariance.eigh_top(min(COMPONENTS, residual.shape[1]))
         found.add(residual, covariance.full_diagonal(), components)
     return found
@@ -110,12 +111,15 @@ def jacobian_predictions(
     found = Predictions()
     deadline = time.monotonic() + seconds
     for p in noisy_batches(data, sigma, seed, batch_size=1):
-        jacobian = _jacobian(s1, p.inputs, deadline)
-        if jacobian is None:
-            break
+        rows = []
+        for block in jacobian_rows(s1, p.inputs):
+            if time.monotonic() > deadline:
+                return found
+            rows.append(block[0])
         with torch.no_grad():
-            residual = p.clean - denoise(s1(p.inputs), p.inputs, sigma)
-        covariance = sigma**4 * (jacobian + jacobian.mT) / 2
+            residual = p.clean - losses.posterior_mean(s1(p.inputs), p.inputs, sigma)
+        matrix = torch.cat(rows)
+        covariance = sigma**4 * (matrix + matrix.mT) / 2
         covariance.diagonal().add_(sigma**2)
         top = None
         if components:
@@ -123,17 +127,6 @@ def jacobian_predictions(
             top = values.flip(0)[None, :COMPONENTS], vectors.flip(1)[None, :, :COMPONENTS]
         found.add(residual, covariance.diagonal()[None], top)
     return found
-
-
-def _jacobian(s1: Callable[[Tensor], Tensor], x: Tensor, deadline: float, rows: int = 64) -> Tensor | None:
-    """The Jacobian `(D, D)` of s1 at one point `(1, D)`, some rows at a time; None once the time is over."""
-    _, pull_back = vjp(s1, x)
-    parts = []
-    for basis in torch.eye(x.shape[1], dtype=x.dtype, device=x.device).split(rows):
-        if time.monotonic() > deadline:
-            return None
-        parts.append(vmap(pull_back)(basis[:, None])[0][:, 0].detach())
-    return torch.cat(parts)
 
 
 def calibration_figure(by_name: dict[str, Predictions]) -> Figure:

@@ -1,4 +1,4 @@
-"""Tweedie's posterior mean, and how far it is from the clean images of a test set."""
+"""How far the posterior mean is from the clean images of a test set."""
 
 import math
 from collections.abc import Iterator
@@ -11,20 +11,7 @@ import losses
 from datasets import ImageData
 from losses import Perturbation
 
-__all__ = ["denoise", "denoise_error", "noisy_batches"]
-
-
-def denoise(s1: Tensor, noisy: Tensor, sigma: float | Tensor) -> Tensor:
-    """The posterior mean `E[x|x̃] = x̃ + σ² s1(x̃)`.
-
-    Args:
-        s1: the score at the noisy points, `(B, D)`.
-        noisy: x̃, `(B, D)`.
-        sigma: σ, a float or `(B, 1)`.
-
-    Source: Robbins 1956; Efron, *Tweedie's formula and selection bias*, 2011.
-    """
-    return noisy + sigma**2 * s1
+__all__ = ["denoise_error", "noisy_batches"]
 
 
 def noisy_batches(data: ImageData, sigma: float, seed: int, batch_size: int = 250) -> Iterator[Perturbation]:
@@ -54,7 +41,7 @@ def denoise_error(s1: nn.Module, data: ImageData, sigma: float, seed: int) -> di
     totals = torch.zeros(3, dtype=torch.float64)
     for p in noisy_batches(data, sigma, seed):
         score = s1(p.inputs)
-        error = denoise(score, p.inputs, sigma) - p.clean
+        error = losses.posterior_mean(score, p.inputs, sigma) - p.clean
         sums = losses.dsm(score, p) * len(p.clean), error.square().sum(), (p.inputs - p.clean).square().sum()
         totals += torch.stack(sums).double().cpu()
     entries = len(data) * math.prod(data.shape)

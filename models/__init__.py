@@ -1,6 +1,6 @@
 """Score networks, second-order heads, and the checkpoints they are kept in."""
 
-from models.build import ScoreModel, SharedScoreModel, build, build_model, load, load_model
+from models.build import ScoreModel, SharedScoreModel, build, build_model, evaluate, load, load_model
 from models.mlp import MLP
 from models.refinenet import RefineNet
 from models.second_order import DiagonalHead, LowRankHead
@@ -16,6 +16,7 @@ __all__ = [
     "SharedScoreModel",
     "build",
     "build_model",
+    "evaluate",
     "load",
     "load_model",
 ]

@@ -15,7 +15,7 @@ from models.refinenet import RefineNet
 from models.second_order import DiagonalHead, LowRankHead, second_order_score
 from models.structured import DiagonalPlusLowRank
 
-__all__ = ["ScoreModel", "SharedScoreModel", "build", "build_model", "load", "load_model"]
+__all__ = ["ScoreModel", "SharedScoreModel", "build", "build_model", "evaluate", "load", "load_model"]
 
 
 class ScoreModel(nn.Module):
@@ -95,6 +95,16 @@ def build(config: Config) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor]
     """
     model = build_model(config)
     return model.s1, model.s2
+
+
+def evaluate(
+    s1: Callable[[Tensor], Tensor], s2: Callable[[Tensor], DiagonalPlusLowRank], x: Tensor
+) -> tuple[Tensor, DiagonalPlusLowRank]:
+    """Both scores at x `(B, D)`: in one call of the network where they are the two of one `SharedScoreModel`."""
+    model = getattr(s1, "__self__", None)
+    if isinstance(model, SharedScoreModel) and getattr(s2, "__self__", None) is model:
+        return model(x)
+    return s1(x), s2(x)
 
 
 def load(

@@ -30,6 +30,14 @@ class DiagonalPlusLowRank:
                 f"a factor {tuple(self.factor.shape)} does not fit a diagonal {tuple(self.diagonal.shape)}"
             )
 
+    @classmethod
+    def from_dense(cls, matrix: Tensor) -> "DiagonalPlusLowRank":
+        """Symmetric matrices `(B, D, D)` as `λI + ββᵀ`, λ the smallest eigenvalue of each and β of rank D: exact, for
+        matrices small enough to be dense."""
+        values, vectors = torch.linalg.eigh(matrix)
+        lowest = values[:, :1]
+        return cls(lowest.expand_as(values), vectors * (values - lowest).clamp(min=0).sqrt()[:, None])
+
     def __len__(self) -> int:
         return len(self.diagonal)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 import losses
-from inference import denoise, denoise_error, image_rows, noisy_batches
+from inference import denoise_error, image_rows, noisy_batches
 from models import ScoreModel
 from runners.base import Runner
 
@@ -25,14 +25,14 @@ class UnetDSMRunner(Runner):
         return {"loss": losses.dsm_vr(s1, p) if reduced else losses.dsm(s1, p)}
 
     def preview(self, model: ScoreModel, clean: Tensor, noisy: Tensor) -> dict[str, Tensor]:
-        return {"denoised": self.pictures(denoise(model.s1(noisy), noisy, self.config.noise))}
+        return {"denoised": self.pictures(losses.posterior_mean(model.s1(noisy), noisy, self.config.noise))}
 
     def evaluate(self, model: ScoreModel, picture: Path) -> dict:
         sigma, seed = self.config.noise, self.config.seed
         metrics = denoise_error(model.s1, self.test_data, sigma, seed)
         p = next(noisy_batches(self.test_data, sigma, seed, batch_size=min(12, len(self.test_data))))
         with torch.no_grad():
-            denoised = denoise(model.s1(p.inputs), p.inputs, sigma)
+            denoised = losses.posterior_mean(model.s1(p.inputs), p.inputs, sigma)
         rows = {"clean": p.clean, "noisy": p.inputs, "denoised": denoised}
         title = f"{self.config.data.dataset}, σ = {sigma:g}: {metrics['noisy_psnr']:.2f} dB → {metrics['psnr']:.2f} dB"
         image_rows({name: self.pictures(values) for name, values in rows.items()}, title).savefig(picture, dpi=120)
