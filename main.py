@@ -6,6 +6,7 @@ import errno
 import logging
 import sys
 import traceback
+import warnings
 from pathlib import Path
 
 from runners import RUNNERS
@@ -49,6 +50,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     mode = parser.add_argument_group("instead of training from the start")
     modes = mode.add_mutually_exclusive_group()
     modes.add_argument("--test", action="store_true", help="evaluate the checkpoint: metrics.json and a picture")
+    mode.add_argument("--input", metavar="PATH", help="with --test: your own noisy images, a file or a folder, in "
+                      "place of the test set")  # fmt: skip
+    mode.add_argument("--clean", action="store_true", help="the images of --input are clean: add the noise first")
     modes.add_argument("--resume_training", action="store_true", help="go on from the newest checkpoint")
 
     where = parser.add_argument_group("the run folder")
@@ -63,7 +67,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     how.add_argument("--device", help="cuda, cuda:N, mps or cpu (default: the best there is)")
     how.add_argument("--verbose", default="info", choices=("debug", "info", "warning", "critical"),
                      help="how much is logged (default: info)")  # fmt: skip
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    if args.input is not None and not args.test:
+        parser.error("argument --input: only with --test")
+    if args.clean and args.input is None:
+        parser.error("argument --clean: only with --input")
+    return args
 
 
 def resolve(args: argparse.Namespace):
@@ -106,6 +115,8 @@ def log_to(folder: Path | None, level: str) -> None:
         handlers.append(logging.FileHandler(folder / "stdout.txt"))
         handlers[-1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=handlers, force=True)
+    logging.captureWarnings(True)
+    warnings.formatwarning = lambda message, *where: str(message)
     for name in ("matplotlib", "PIL", "tensorboard"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
@@ -118,6 +129,12 @@ def run(args: argparse.Namespace) -> None:
     folder, config = resolve(args)
     images = run_folder.inside(folder, args.image_folder, "--image_folder")
     here = world.join(args.device)
+    if args.input is not None:
+        from inference import explain
+
+        log_to(folder, args.verbose)
+        explain(folder, args.input, images / "input", args.clean, here.device)
+        return
     try:
         runner = runners.get(args.runner)(config, folder, here, images)
         fresh = not (args.test or args.resume_training)

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from configs import Config, DataConfig, UserError
 
-__all__ = ["ImageData", "batches", "epoch_order", "load", "value_range"]
+__all__ = ["ImageData", "batches", "epoch_order", "load", "to_float", "value_range"]
 
 SPLIT_SEED = 2019
 
@@ -90,7 +90,7 @@ def batches(data: ImageData, order: Tensor | list[Tensor]) -> Iterator[Tensor]:
     for images in _uint8_batches(data, order):
         if isinstance(images, UserError):
             raise images
-        yield _to_float(images.to(data.device, non_blocking=True))
+        yield to_float(images.to(data.device, non_blocking=True))
 
 
 def value_range(channels: int) -> tuple[float, float]:
@@ -98,7 +98,8 @@ def value_range(channels: int) -> tuple[float, float]:
     return (0.0, 1.0) if channels == 1 else (-1.0, 1.0)
 
 
-def _to_float(images: Tensor) -> Tensor:
+def to_float(images: Tensor) -> Tensor:
+    """uint8 images `(N, C, H, W)` as values of the model, `(N, D)`."""
     low, high = value_range(images.shape[1])
     return (images.float() * ((high - low) / 255) + low).flatten(1)
 

@@ -196,12 +196,12 @@ class LogisticMixture(ProductMixture):
         total, first, second = torch.full_like(distance, -torch.inf), torch.zeros_like(s), torch.zeros_like(s)
         for z in np.arange(-reach, reach + spacing / 2, spacing):
             log_density, slope, curvature = _logistic(distance - sigma * z, s)
-            log_part = log_density - z**2 / 2 + math.log(spacing / math.sqrt(2 * math.pi))
+            log_part = log_density - z**2 / 2
             total = torch.logaddexp(total, log_part)
             share = (log_part - total).exp()
             first = first + share * (slope - first)
             second = second + share * (curvature - second)
-        return total, first, second
+        return total + math.log(spacing / math.sqrt(2 * math.pi)), first, second
 
     def draw(self, component: Tensor, generator: torch.Generator | None) -> Tensor:
         u = torch.rand(len(component), self.dimension, generator=generator, dtype=torch.float64)
@@ -262,8 +262,8 @@ def checkerboard(squares: int = 4, side: float = 1.0) -> UniformMixture:
 class CurveMixture(GaussianMixture):
     """Points drawn evenly along circular arcs in the plane, blurred with `N(0, spread²I)`.
 
-    The density is an integral along each arc, taken by Gauss and Legendre's rule with so many nodes that it holds to 1e-12
-    at σ = 0: a mixture of Gaussians at the nodes. Points are drawn from the arcs themselves.
+    The density is an integral along each arc, taken by Gauss and Legendre's rule with so many nodes that it holds to
+    1e-12 at σ = 0: a mixture of Gaussians at the nodes. Points are drawn from the arcs themselves.
 
     Args:
         centers: `(A, 2)`, of the A arcs.

@@ -3,7 +3,6 @@
 A chain is `(steps, B, D)`: B chains of D entries, as the samplers return it with `keep_every`.
 """
 
-
 import numpy as np
 import torch
 from arviz_stats.base import array_stats
@@ -29,7 +28,8 @@ def effective_sample_size(chain: Tensor, kind: str = "bulk") -> Tensor:
 
     Source: Vehtari et al., Bayesian Analysis 2021; computed by arviz-stats.
     """
-    return torch.from_numpy(np.asarray(array_stats.ess(_draws(chain), method=kind), dtype=np.float64))
+    quantiles = (0.05, 0.95) if kind == "tail" else None
+    return torch.from_numpy(np.asarray(array_stats.ess(_draws(chain), method=kind, prob=quantiles), dtype=np.float64))
 
 
 def r_hat(chain: Tensor) -> Tensor:
@@ -54,7 +54,9 @@ def sliced_wasserstein(x: Tensor, y: Tensor, projections: int = 200, seed: int =
 
     Source: Bonneel et al., J. Math. Imaging Vis. 2015.
     """
-    directions = torch.randn(x.shape[1], projections, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    directions = torch.randn(
+        x.shape[1], projections, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
     directions = (directions / directions.norm(dim=0)).to(x)
     levels = (torch.arange(max(len(x), len(y)), dtype=x.dtype, device=x.device) + 0.5) / max(len(x), len(y))
     at = [_quantiles(points @ directions, levels) for points in (x, y)]

@@ -1,25 +1,112 @@
 """Pictures a person looks at."""
 
+import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-__all__ = ["image_rows"]
+import datasets
+from inference.posterior import Posterior
+
+__all__ = ["displayable", "image_rows", "posterior_figure", "walk_figure"]
+
+Scale = tuple[str, float, float]
+GREY: Scale = ("gray", 0.0, 1.0)
 
 
-def image_rows(rows: dict[str, Tensor], title: str = "") -> Figure:
+def displayable(values: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """Values of the model `(n, D)` as pictures `(n, C, H, W)` in [0, 1], on the CPU."""
+    low, high = datasets.value_range(shape[0])
+    return ((values - low) / (high - low)).clamp(0, 1).unflatten(1, shape).cpu()
+
+
+def image_rows(rows: dict[str, Tensor], title: str = "", scales: dict[str, Scale] | None = None) -> Figure:
     """A figure with a labelled row of images for each entry.
 
     Args:
-        rows: label to pictures `(n, C, H, W)` in [0, 1]; the same n for all.
+        rows: label to pictures `(n, C, H, W)`, in [0, 1] where no scale is given; n is the same for all.
         title: above the whole.
+        scales: label to (colour map, least, most), for pictures of one channel that are not grey.
     """
     columns = len(next(iter(rows.values())))
     figure = Figure(figsize=(0.9 * columns + 1, 0.95 * len(rows) + 0.4), layout="constrained")
     axes = figure.subplots(len(rows), columns, squeeze=False)
     for line, (label, images) in zip(axes, rows.items(), strict=True):
+        colours, least, most = (scales or {}).get(label, GREY)
         for axis, image in zip(line, images, strict=True):
-            axis.imshow(image.permute(1, 2, 0).numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            shown = axis.imshow(
+                image.permute(1, 2, 0).numpy(), cmap=colours, vmin=least, vmax=most, interpolation="nearest"
+            )
             axis.set(xticks=[], yticks=[])
         line[0].set_ylabel(label, rotation=0, ha="right", va="center")
+        if label in (scales or {}):
+            figure.colorbar(shown, ax=list(line), fraction=0.02, pad=0.01)
     figure.suptitle(title)
+    return figure
+
+
+def posterior_figure(
+    posterior: Posterior,
+    shape: tuple[int, int, int],
+    clean: Tensor | None = None,
+    components: int = 0,
+    title: str = "",
+    refine: int = 0,
+) -> Figure:
+    """Clean, noisy, denoised, standard deviation and principal components: a row each, a column for each image.
+
+    Args:
+        posterior: at n images.
+        shape: of an image, `(C, H, W)`.
+        clean: x `(n, D)`, where it is known.
+        components: how many directions to show.
+        title: above the whole.
+        refine: as of `Posterior.principal_components`.
+
+    The standard deviation is in the units of the data, the mean over the channels of a coloured image. A direction is
+    blue below zero and red above; on a coloured image, grey where it is zero.
+    """
+    rows = {} if clean is None else {"clean": displayable(clean, shape)}
+    rows["noisy"] = displayable(posterior.noisy, shape)
+    rows["denoised"] = displayable(posterior.mean, shape)
+    rows["std"] = posterior.std().unflatten(1, shape).mean(1, keepdim=True).cpu()
+    scales = {"std": ("magma", 0.0, float(rows["std"].max()))}
+    if components:
+        _, directions = posterior.principal_components(components, refine)
+        for k, direction in enumerate(directions.unbind(2)):
+            picture = (direction / direction.abs().amax(1, keepdim=True)).unflatten(1, shape).cpu()
+            rows[f"PC {k + 1}"] = picture if shape[0] == 1 else (1 + picture) / 2
+            if shape[0] == 1:
+                scales[f"PC {k + 1}"] = ("RdBu_r", -1.0, 1.0)
+    return image_rows(rows, title, scales)
+
+
+def walk_figure(
+    posterior: Posterior,
+    shape: tuple[int, int, int],
+    index: int = 0,
+    components: int = 3,
+    reach: float = 3.0,
+    refine: int = 0,
+) -> Figure:
+    """What an image may be: a row for each principal component, the mean moved along it by −reach … +reach standard
+    deviations.
+
+    Args:
+        posterior: at some images.
+        shape: of an image, `(C, H, W)`.
+        index: of the image.
+        components: how many rows.
+        reach: of the walk, in standard deviations of each component.
+        refine: as of `Posterior.principal_components`.
+    """
+    variances, directions = posterior.principal_components(components, refine)
+    stops = torch.linspace(-reach, reach, 7)
+    rows = {}
+    for k in range(components):
+        length = variances[index, k].sqrt()
+        walk = posterior.mean[index] + (stops.to(length) * length)[:, None] * directions[index, :, k]
+        rows[f"PC {k + 1}\nstd {float(length):.2g}"] = displayable(walk, shape)
+    figure = image_rows(rows)
+    for axis, stop in zip(figure.axes, stops.tolist(), strict=False):
+        axis.set_title("mean" if stop == 0 else f"{stop:+g} std", fontsize=8)
     return figure

@@ -10,6 +10,8 @@ from models import DiagonalPlusLowRank
 
 __all__ = ["lanczos", "phi"]
 
+CHECKED_EVERY = 4
+
 
 def phi(eigenvalues: Tensor, time: float, max_exponent: float = 40.0) -> Tensor:
     """`(e^{tλ} − 1)/λ`, and its limit t at λ = 0: the integral of `e^{sλ}` over s from 0 to t.
@@ -44,8 +46,9 @@ def lanczos(
         matrix: M, B of them.
         vectors: v, `(B, D, n)`; each has a Krylov space of its own.
         function: f, from eigenvalues `(B, n, m)` to values of the same shape; it may differ along n.
-        tolerance: the result is taken once two more products change it by less than this share of its length.
-        max_products: at most so many, and never more than D; a `RuntimeWarning` says that they were not enough.
+        tolerance: the result is taken once four more products change it by less than this share of its length.
+        max_products: at most so many (at least eight), and never more than D; a `RuntimeWarning` says that they were
+            not enough.
 
     Returns:
         `(B, D, n)`.
@@ -53,13 +56,12 @@ def lanczos(
     Source: Saad, SIAM J. Numer. Anal. 1992; for Ozaki steps, Simpson, Turner and Pettitt, arXiv 1309.5009.
     """
     dimension = vectors.shape[1]
-    length = vectors.norm(dim=1)
-    smallest = torch.finfo(vectors.dtype).tiny
-    basis = [vectors / length.clamp(min=smallest)[:, None]]
-    diagonal, off_diagonal = [], []
-    coefficients = error = None
     products = min(dimension, max_products)
+    length = vectors.norm(dim=1)
+    basis = [_unit(vectors, length)]
+    diagonal, off_diagonal = [], []
     scale = torch.zeros_like(length)
+    coefficients = None
     for m in range(1, products + 1):
         image = matrix @ basis[-1]
         scale = torch.maximum(scale, image.norm(dim=1))
@@ -68,27 +70,38 @@ def lanczos(
             for q in basis:
                 image = image - q * (q * image).sum(1)[:, None]
         residual = image.norm(dim=1)
-        # an invariant subspace was found: nothing is left but rounding, and T ends there
+        # An invariant subspace was found where nothing but rounding is left: T ends there.
         residual = torch.where(residual <= 10 * torch.finfo(image.dtype).eps * scale, 0, residual)
-        if m % 2 == 0 or m == products or not residual.any():
-            t = torch.diag_embed(torch.stack(diagonal, dim=2))
-            if off_diagonal:
-                beside = torch.diag_embed(torch.stack(off_diagonal, dim=2), offset=1)
-                t = t + beside + beside.mT
-            values, mixing = torch.linalg.eigh(t)
-            before = coefficients
-            coefficients = (mixing @ (function(values) * mixing[:, :, 0])[..., None])[..., 0]
-            if not residual.any() or m == dimension:
+        ended = m == dimension or not residual.any()
+        if m % CHECKED_EVERY == 0 or m == products or ended:
+            before, coefficients = coefficients, _first_column(diagonal, off_diagonal, function)
+            if ended or (before is not None and (error := _change(before, coefficients)) < tolerance):
                 break
-            if before is not None:
-                change = coefficients.clone()
-                change[:, :, : before.shape[2]] -= before
-                error = float((change.norm(dim=2) / coefficients.norm(dim=2).clamp(min=smallest)).max())
-                if error < tolerance:
-                    break
         off_diagonal.append(residual)
-        basis.append(torch.where(residual[:, None] > 0, image / residual.clamp(min=smallest)[:, None], 0))
+        basis.append(_unit(image, residual))
     else:
         warnings.warn(f"{products} products leave f(M)v with an error of {error:.1e}", RuntimeWarning, stacklevel=2)
     used = torch.stack(basis[: coefficients.shape[2]], dim=3)
-    return (used @ (coefficients * length[:, :, None])[:, None, :, :, None])[..., 0]
+    return torch.einsum("bdnm,bnm->bdn", used, coefficients.to(used) * length[:, :, None])
+
+
+def _unit(vectors: Tensor, length: Tensor) -> Tensor:
+    """Vectors `(B, D, n)` of length one; zero where they are."""
+    return vectors / torch.where(length == 0, 1, length)[:, None]
+
+
+def _first_column(diagonal: list[Tensor], off_diagonal: list[Tensor], function: Callable[[Tensor], Tensor]) -> Tensor:
+    """`f(T) e₁` of the tridiagonal T, `(B, n, m)`; in float64, where it is small, whatever the type of the rest."""
+    t = torch.diag_embed(torch.stack(diagonal, dim=2).cpu().double())
+    if off_diagonal:
+        beside = torch.diag_embed(torch.stack(off_diagonal, dim=2).cpu().double(), offset=1)
+        t = t + beside + beside.mT
+    values, mixing = torch.linalg.eigh(t)
+    return (mixing @ (function(values) * mixing[:, :, 0])[..., None])[..., 0]
+
+
+def _change(before: Tensor, after: Tensor) -> float:
+    """The largest change of coefficients, relative to their length."""
+    change = after.clone()
+    change[:, :, : before.shape[2]] -= before
+    return float((change.norm(dim=2) / after.norm(dim=2)).max())

@@ -45,6 +45,11 @@ class Posterior:
     def __len__(self) -> int:
         return len(self.mean)
 
+    def __getitem__(self, rows) -> "Posterior":
+        """The posteriors of a slice or an index of the points."""
+        sigma = self.sigma[rows] if isinstance(self.sigma, Tensor) and self.sigma.ndim else self.sigma
+        return Posterior(self.mean[rows], self.covariance[rows], self.noisy[rows], sigma, self.floor, self.s1)
+
     @property
     def clipped(self) -> Tensor:
         """How many of a point's D predicted variances lie below `floor`, `(B,)`."""
@@ -78,8 +83,8 @@ class Posterior:
                 the predicted directions; k Jacobian-vector products of s1 a step.
 
         Returns:
-            variances `(B, k)`, descending, none below `floor`; and orthonormal directions `(B, D, k)`, the largest entry
-            of each positive.
+            variances `(B, k)`, descending, none below `floor`; and orthonormal directions `(B, D, k)`, the largest
+            entry of each positive.
 
         Raises:
             ValueError: as of `DiagonalPlusLowRank.eigh_top`; or to refine where s1 was given as values.

@@ -86,8 +86,8 @@ def ozaki(
         s2: the second-order score. A diagonal one takes an elementwise step; one with a factor Lanczos' method; a dense
             `(B, D, D)` an eigendecomposition.
         tolerance: of Lanczos' method, relative to the length of the result.
-        max_exponent: ελ is taken no larger than this. It keeps float32 finite; a smaller one, say 1, tames the leaps that
-            the step makes where the density is convex and ε large.
+        max_exponent: ελ is taken no larger than this. It keeps float32 finite; a smaller one, say 1, tames the leaps
+            that the step makes where the density is convex and ε large.
 
     Returns:
         as of `langevin`.

@@ -1,6 +1,7 @@
 """Symmetric matrices `diag(α) + ββᵀ`, never formed: everything costs O(B·D·r²) time and O(B·D·r) memory."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,6 +38,13 @@ class DiagonalPlusLowRank:
         values, vectors = torch.linalg.eigh(matrix)
         lowest = values[:, :1]
         return cls(lowest.expand_as(values), vectors * (values - lowest).clamp(min=0).sqrt()[:, None])
+
+    @classmethod
+    def cat(cls, parts: "Sequence[DiagonalPlusLowRank]") -> "DiagonalPlusLowRank":
+        """One batch of several, all diagonal or all of the same rank."""
+        factors = [part.factor for part in parts]
+        diagonal = torch.cat([part.diagonal for part in parts])
+        return cls(diagonal, None if factors[0] is None else torch.cat(factors))
 
     def __len__(self) -> int:
         return len(self.diagonal)

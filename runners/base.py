@@ -21,6 +21,7 @@ from tqdm import tqdm
 import datasets
 import models
 from configs import Config, UserError
+from inference import displayable
 from models import DiagonalPlusLowRank, ScoreModel, checkpoint
 from runners import random_state
 from runners.world import World
@@ -62,7 +63,6 @@ class Runner:
         if not world.first:
             self.train_data = datasets.load(config, "train", self.device)
         self.test_data = datasets.load(config, "test", self.device)
-        self.range = datasets.value_range(config.data.channels)
         if config.batch_size > len(self.train_data):
             raise UserError(
                 f"batch_size: {config.batch_size} is more than the {len(self.train_data)} training images of "
@@ -287,8 +287,7 @@ class Runner:
 
     def pictures(self, values: Tensor) -> Tensor:
         """Flat values `(n, D)` in the model's range as pictures `(n, C, H, W)` in [0, 1], on the CPU."""
-        low, high = self.range
-        return ((values - low) / (high - low)).clamp(0, 1).unflatten(1, self.train_data.shape).cpu()
+        return displayable(values, self.train_data.shape)
 
     # --- checkpoints ---
 

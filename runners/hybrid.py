@@ -45,16 +45,11 @@ class HybridRunner(Runner):
 
     def preview(self, model, clean: Tensor, noisy: Tensor) -> dict[str, Tensor]:
         s1, s2 = model(noisy)
-        denoised = self.pictures(inference.denoise(s1, noisy, self.config.noise))
-        std = self.std_pictures(s2)
+        posterior = inference.posterior(s1, s2, noisy, self.config.noise)
+        denoised, std = self.pictures(posterior.mean), posterior.std()
+        std = (std / std.max()).unflatten(1, self.train_data.shape).cpu()  # on one scale: white is the largest of all
         columns = torch.stack([self.pictures(clean), self.pictures(noisy), denoised, std], dim=1)
         return {"denoised": denoised, "clean_noisy_denoised_std": columns.flatten(0, 1)}
-
-    def std_pictures(self, s2: DiagonalPlusLowRank) -> Tensor:
-        """The posterior standard deviation as pictures on one scale: black is 0, white the largest of all."""
-        variances = s2.affine(self.config.noise**4, self.config.noise**2).full_diagonal()
-        std = variances.clamp(min=0).sqrt().unflatten(1, self.train_data.shape).cpu()
-        return std / std.max().clamp(min=1e-12)
 
     @torch.no_grad()
     def evaluate(self, model, picture: Path) -> dict:
@@ -72,17 +67,13 @@ class HybridRunner(Runner):
         figure.savefig(picture.with_name("calibration.png"), dpi=120)
 
         p = next(inference.noisy_batches(data, sigma, seed, batch_size=min(12, len(data))))
-        s1, s2 = model(p.inputs)
-        rows = {"clean": p.clean, "noisy": p.inputs, "denoised": inference.denoise(s1, p.inputs, sigma)}
-        rows = {name: self.pictures(values) for name, values in rows.items()}
-        rows["std"] = self.std_pictures(s2)
-        if low_rank:
-            _, directions = s2.affine(sigma**4, sigma**2).eigh_top(3)
-            for k, direction in enumerate(directions.unbind(2)):
-                largest = direction.abs().amax(1, keepdim=True)
-                rows[f"PC {k + 1}"] = (0.5 + 0.5 * direction / largest).unflatten(1, data.shape).cpu()
+        posterior = inference.posterior(*model(p.inputs), p.inputs, sigma)
+        components = min(3, self.config.rank) if low_rank else 0
         title = f"{self.config.data.dataset}, σ = {sigma:g}: {metrics['noisy_psnr']:.2f} dB → {metrics['psnr']:.2f} dB"
-        inference.image_rows(rows, title).savefig(picture, dpi=120)
+        inference.posterior_figure(posterior, data.shape, p.clean, components, title).savefig(picture, dpi=120)
+        if low_rank:
+            walks = inference.walk_figure(posterior, data.shape, components=components)
+            walks.savefig(picture.with_name("walks.png"), dpi=120)
         return metrics
 
 

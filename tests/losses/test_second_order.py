@@ -3,6 +3,7 @@ import torch
 from torch import Tensor
 
 import losses
+from datasets import GaussianMixture
 from losses import Perturbation, perturb
 from models import DiagonalPlusLowRank
 
@@ -77,51 +78,19 @@ def test_points_that_are_missing_are_named():
 # --- exact truth: a Gaussian and a mixture of two, whose scores are known in closed form ---
 
 
-class Mixture:
-    """`Σ_k w_k N(μ_k, C_k)` in two dimensions, and the exact scores of its noisy density."""
-
-    def __init__(self, weights: list[float], means: list, roots: list):
-        self.weights, self.means, self.roots = (
-            torch.tensor(values, dtype=torch.float64) for values in (weights, means, roots)
-        )
-
-    def sample(self, count: int) -> Tensor:
-        k = torch.multinomial(self.weights, count, replacement=True)
-        z = torch.randn(count, 2, dtype=torch.float64)
-        return self.means[k] + torch.einsum("bij,bj->bi", self.roots[k], z)
-
-    def scores(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
-        """s1 `(B, 2)` and s2 `(B, 2, 2)` at x."""
-        precision = torch.linalg.inv(self.roots @ self.roots.mT + sigma**2 * torch.eye(2, dtype=torch.float64))
-        centred = x[:, None] - self.means
-        pulls = -torch.einsum("kij,bkj->bki", precision, centred)
-        log_density = 0.5 * ((pulls * centred).sum(2) + torch.logdet(precision)) + self.weights.log()
-        share = log_density.softmax(1)
-        s1 = (share[:, :, None] * pulls).sum(1)
-        second = pulls[:, :, :, None] * pulls[:, :, None, :] - precision
-        return s1, (share[:, :, None, None] * second).sum(1) - s1[:, :, None] * s1[:, None, :]
+def mixture(weights: list[float], means: list, roots: list) -> GaussianMixture:
+    roots = torch.tensor(roots, dtype=torch.float64)
+    return GaussianMixture(torch.tensor(weights), torch.tensor(means), roots @ roots.mT)
 
 
-GAUSSIAN = Mixture([1.0], [[0.3, -1.0]], [[[1.0, 0.0], [0.8, 0.4]]])
-BIMODAL = Mixture([0.4, 0.6], [[-1.0, 0.0], [1.0, 0.5]], [[[0.6, 0.0], [0.3, 0.3]], [[0.3, 0.0], [-0.2, 0.5]]])
+GAUSSIAN = mixture([1.0], [[0.3, -1.0]], [[[1.0, 0.0], [0.8, 0.4]]])
+BIMODAL = mixture([0.4, 0.6], [[-1.0, 0.0], [1.0, 0.5]], [[[0.6, 0.0], [0.3, 0.3]], [[0.3, 0.0], [-0.2, 0.5]]])
 SIGMA, PARTS = 0.5, 40
 
 
-def test_the_mixture_has_the_scores_it_claims():
-    """Against autograd through its log-density."""
-    x = torch.randn(5, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-
-    def log_density(point):
-        covariances = BIMODAL.roots @ BIMODAL.roots.mT + SIGMA**2 * torch.eye(2, dtype=torch.float64)
-        parts = torch.distributions.MultivariateNormal(BIMODAL.means, covariances).log_prob(point)
-        return torch.logsumexp(parts + BIMODAL.weights.log(), 0)
-
-    s1, s2 = BIMODAL.scores(x, SIGMA)
-    close(s1, torch.stack([torch.func.grad(log_density)(point) for point in x]))
-    close(s2, torch.stack([torch.func.hessian(log_density)(point) for point in x]))
-
-
-def normal_equations(name: str, density: Mixture, sigma: float = SIGMA, count: int = 80_000) -> tuple[Tensor, Tensor]:
+def normal_equations(
+    name: str, density: GaussianMixture, sigma: float = SIGMA, count: int = 80_000
+) -> tuple[Tensor, Tensor]:
     """Heads `s2 = Σ_j c_j F_j(x̃)`, the features F the exact s2, three constant matrices that span the symmetric
     ones, and s1s1ᵀ: a loss is quadratic in c. Its gradient at c = 0 and its Hessian, in parts of the sample.
 
@@ -131,8 +100,8 @@ def normal_equations(name: str, density: Mixture, sigma: float = SIGMA, count: i
     constants = torch.tensor([[[1.0, 0], [0, 0]], [[0, 0], [0, 1.0]], [[0, 1.0], [1.0, 0]]], dtype=torch.float64)
     gradients, hessians = [], []
     for _ in range(PARTS):
-        p = perturb(density.sample(count // PARTS), sigma, antithetic=True)
-        s1, s2 = density.scores(p.inputs, sigma)
+        p = perturb(density.sample(count // PARTS).double(), sigma, antithetic=True)
+        s1, s2 = density.s1(p.inputs, sigma), density.s2(p.inputs, sigma)
         outer = s1[:, :, None] * s1[:, None, :]
         features = torch.stack([s2, *constants[:, None].expand(-1, len(s1), 2, 2), outer], dim=1)
 
@@ -157,7 +126,7 @@ def test_minimiser_for_a_gaussian_is_the_exact_s2(name):
     gradients, hessians = normal_equations(name, GAUSSIAN)
     rows = slice(1, 4)
     solutions = -torch.linalg.solve(hessians[:, rows, rows], gradients[:, rows])
-    s2 = GAUSSIAN.scores(torch.zeros(1, 2, dtype=torch.float64), SIGMA)[1][0]
+    s2 = GAUSSIAN.s2(torch.zeros(1, 2, dtype=torch.float64), SIGMA)[0]
     assert within_five_standard_errors(solutions, torch.stack([s2[0, 0], s2[1, 1], s2[0, 1]]))
     assert (solutions.std(0) / PARTS**0.5 < 0.05 * s2.abs().max()).all()
 
