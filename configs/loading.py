@@ -36,7 +36,7 @@ def find(name: str) -> Path:
     for path in (Path(name), FOLDER / name, FOLDER / f"{name}.yml"):
         if path.is_file():
             return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-    known = ", ".join(sorted(path.name for path in FOLDER.glob("*.yml")))
+    known = ", ".join(sorted(str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*.yml")))
     raise UserError(f"--config {name}: no such file, here or in configs/, which has: {known}")
 
 

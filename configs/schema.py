@@ -22,7 +22,8 @@ Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Positive = Annotated[Number, Field(gt=0)]
 Count = Annotated[StrictInt, Field(ge=1)]
 
-Dataset = Literal["Digits", "MNIST", "FashionMNIST", "CIFAR10", "celeba", "ImageFolder", "npz"]
+Dataset = Literal["Digits", "MNIST", "FashionMNIST", "CIFAR10", "celeba", "ImageFolder", "npz", "Synthetic"]
+Density = Literal["normal", "logistics", "gaussians", "two_moons", "rings", "checkerboard"]
 
 
 def unused(default):
@@ -45,6 +46,9 @@ class ModelConfig(Section):
     covariance: Literal["free", "positive"] = Field(
         "free", description="What the second-order head gives: s2, as published, or the posterior covariance."
     )
+    head: Literal["none", "diagonal", "low_rank"] = Field(
+        "low_rank", description="The second order of SyntheticRunner; none: s1 alone. Others have their own."
+    )
     ema: StrictBool = Field(False, description="Keep an exponential moving average of the weights.")
     ema_rate: Annotated[Number, Field(ge=0, lt=1)] = Field(0.999, description="Its decay a step.")
     sigma_begin: Number = unused(1)
@@ -60,6 +64,9 @@ class DataConfig(Section):
     image_size: Annotated[StrictInt, Field(ge=4, multiple_of=2)] = Field(8, description="Height and width.")
     channels: Literal[1, 3] = Field(1, description="1: values in [0, 1]. 3: values in [-1, 1].")
     random_flip: StrictBool = Field(False, description="Mirror each training image with probability 1/2.")
+    density: Density = Field("two_moons", description="Which one, where dataset is Synthetic.")
+    dimension: Annotated[StrictInt, Field(ge=2)] = Field(2, description="D of the densities normal and logistics.")
+    size: Count = Field(100_000, description="Points of Synthetic in an epoch, and in the test set.")
     workers: Annotated[StrictInt, Field(ge=0)] = Field(2, description="Processes that decode folders of images.")
 
 

@@ -2,19 +2,26 @@
 
 from datasets.images import ImageData, batches, epoch_order, load, to_float, value_range
 from datasets.synthetic import (
+    DENSITIES,
     CurveMixture,
+    DensityData,
     GaussianMixture,
     LogisticMixture,
     Mixture,
     UniformMixture,
     checkerboard,
+    correlated_normal,
+    gaussians,
+    logistics,
     multivariate_normal,
     rings,
     two_moons,
 )
 
 __all__ = [
+    "DENSITIES",
     "CurveMixture",
+    "DensityData",
     "GaussianMixture",
     "ImageData",
     "LogisticMixture",
@@ -22,8 +29,11 @@ __all__ = [
     "UniformMixture",
     "batches",
     "checkerboard",
+    "correlated_normal",
     "epoch_order",
+    "gaussians",
     "load",
+    "logistics",
     "multivariate_normal",
     "rings",
     "to_float",

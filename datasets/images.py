@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from configs import Config, DataConfig, UserError
+from datasets.synthetic import DENSITIES, DensityData
 
 __all__ = ["ImageData", "batches", "epoch_order", "load", "to_float", "value_range"]
 
@@ -41,7 +42,7 @@ class ImageData:
         return len(self.images)
 
 
-def load(config: Config, split: str, device: torch.device | str = "cpu") -> ImageData:
+def load(config: Config, split: str, device: torch.device | str = "cpu") -> ImageData | DensityData:
     """The split `"train"` or `"test"` of the data set that a configuration names.
 
     Raises:
@@ -50,6 +51,8 @@ def load(config: Config, split: str, device: torch.device | str = "cpu") -> Imag
     """
     device = torch.device(device)
     data = config.data
+    if data.dataset == "Synthetic":
+        return DensityData(DENSITIES[data.density](data.dimension), data.size, split, device)
     images = READERS[data.dataset](Path(config.data_dir), split, data)
     wanted = (data.channels, data.image_size, data.image_size)
     if isinstance(images, Dataset):
@@ -74,8 +77,8 @@ def epoch_order(size: int, batch_size: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(size, generator=generator)[: steps * batch_size].view(steps, batch_size)
 
 
-def batches(data: ImageData, order: Tensor | list[Tensor]) -> Iterator[Tensor]:
-    """The images of each row of `order`, as float vectors in the model's range, on the data's device.
+def batches(data: ImageData | DensityData, order: Tensor | list[Tensor]) -> Iterator[Tensor]:
+    """The images or points of each row of `order`, as float vectors in the model's range, on the data's device.
 
     Args:
         data: the split.
@@ -87,6 +90,9 @@ def batches(data: ImageData, order: Tensor | list[Tensor]) -> Iterator[Tensor]:
     Raises:
         UserError: where an image file cannot be read.
     """
+    if isinstance(data, DensityData):
+        yield from map(data.draw, order)
+        return
     for images in _uint8_batches(data, order):
         if isinstance(images, UserError):
             raise images

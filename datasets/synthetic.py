@@ -10,18 +10,24 @@ A component is a Gaussian, a product of one-dimensional densities, or one point 
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 __all__ = [
+    "DENSITIES",
     "CurveMixture",
+    "DensityData",
     "GaussianMixture",
     "LogisticMixture",
     "Mixture",
     "UniformMixture",
     "checkerboard",
+    "correlated_normal",
+    "gaussians",
+    "logistics",
     "multivariate_normal",
     "rings",
     "two_moons",
@@ -308,3 +314,72 @@ def rings(radii: tuple[float, ...] = (1.0, 2.0, 3.0), spread: float = 0.1) -> Cu
     """Concentric circles, as likely as they are long."""
     count = len(radii)
     return CurveMixture([[0.0, 0.0]] * count, radii, [[0.0, 2 * math.pi]] * count, spread)
+
+
+def gaussians() -> GaussianMixture:
+    """Three long Gaussians in the plane, lying across each other."""
+    angles = torch.tensor([0.0, 2.1, 4.2], dtype=torch.float64)
+    axes = torch.stack([torch.stack([angles.cos(), -angles.sin()], 1), torch.stack([angles.sin(), angles.cos()], 1)], 1)
+    covariances = axes * torch.tensor([1.0, 0.04], dtype=torch.float64) @ axes.mT
+    means = 1.2 * torch.stack([-angles.sin(), angles.cos()], dim=1)
+    return GaussianMixture(torch.tensor([0.3, 0.3, 0.4]), means, covariances)
+
+
+def correlated_normal(dimension: int, factors: int = 20, seed: int = 0) -> GaussianMixture:
+    """`N(0, C)` with `C = I/5 + UUᵀ`, U of `factors` random columns: variances of about 1.2, most of them shared."""
+    generator = torch.Generator().manual_seed(seed)
+    u = torch.randn(dimension, factors, generator=generator, dtype=torch.float64) / factors**0.5
+    covariance = 0.2 * torch.eye(dimension, dtype=torch.float64) + u @ u.T
+    return multivariate_normal(torch.zeros(dimension, dtype=torch.float64), covariance)
+
+
+def logistics(dimension: int, components: int = 20, seed: int = 0) -> LogisticMixture:
+    """Equal products of logistics with random locations in [−1, 1] and scales from 0.1 to 0.2."""
+    generator = torch.Generator().manual_seed(seed)
+    locations, scales = (torch.rand(components, dimension, generator=generator, dtype=torch.float64) for _ in range(2))
+    return LogisticMixture(torch.ones(components), 2 * locations - 1, 0.1 + 0.1 * scales)
+
+
+DENSITIES: dict[str, Callable[[int], Mixture]] = {
+    "normal": correlated_normal,
+    "logistics": logistics,
+    "gaussians": lambda dimension: gaussians(),
+    "two_moons": lambda dimension: two_moons(),
+    "rings": lambda dimension: rings(),
+    "checkerboard": lambda dimension: checkerboard(),
+}
+
+
+@dataclass(frozen=True)
+class DensityData:
+    """Points of a density as a data set: as many as are asked for, never the same twice.
+
+    A batch is drawn when it is wanted, from a generator that its indices seed, so that a run that goes on finds the
+    same points again.
+
+    Attributes:
+        density: where the points come from.
+        size: how many make an epoch.
+        split: `"train"` or `"test"`, which differ.
+        device: where batches are wanted.
+    """
+
+    density: Mixture
+    size: int
+    split: str
+    device: torch.device
+
+    @property
+    def shape(self) -> tuple[int]:
+        """`(D,)`."""
+        return (self.density.dimension,)
+
+    def __len__(self) -> int:
+        return self.size
+
+    def draw(self, indices: Tensor) -> Tensor:
+        """Points `(len(indices), D)`; the first two indices say which."""
+        first, second = (indices[:2].tolist() + [0])[:2]
+        seed = 2 * (first + self.size * second) + (self.split == "test")
+        generator = torch.Generator().manual_seed(seed)
+        return self.density.sample(len(indices), generator).to(self.device)

@@ -11,7 +11,7 @@ from inference.diagnostics import (
     sliced_wasserstein,
 )
 from inference.explain import explain
-from inference.figures import displayable, image_rows, posterior_figure, walk_figure
+from inference.figures import displayable, image_rows, posterior_figure, score_fields, walk_figure
 from inference.jacobian import jacobian, jacobian_diagonal, jacobian_product
 from inference.pictures import denoise, from_pixels, read_images, to_pixels
 from inference.posterior import Posterior, posterior
@@ -48,6 +48,7 @@ __all__ = [
     "predictions",
     "r_hat",
     "read_images",
+    "score_fields",
     "sliced_wasserstein",
     "subspace_iteration",
     "to_pixels",

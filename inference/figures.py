@@ -1,13 +1,16 @@
 """Pictures a person looks at."""
 
+from collections.abc import Callable
+
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
 import datasets
 from inference.posterior import Posterior
+from models import DiagonalPlusLowRank
 
-__all__ = ["displayable", "image_rows", "posterior_figure", "walk_figure"]
+__all__ = ["displayable", "image_rows", "posterior_figure", "score_fields", "walk_figure"]
 
 Scale = tuple[str, float, float]
 GREY: Scale = ("gray", 0.0, 1.0)
@@ -109,4 +112,49 @@ def walk_figure(
     figure = image_rows(rows)
     for axis, stop in zip(figure.axes, stops.tolist(), strict=False):
         axis.set_title("mean" if stop == 0 else f"{stop:+g} std", fontsize=8)
+    return figure
+
+
+def score_fields(
+    scores: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor | DiagonalPlusLowRank]]],
+    log_density: Callable[[Tensor], Tensor],
+    reach: float = 3.0,
+) -> Figure:
+    """s1 as arrows and the three entries of s2 as colours over the plane, a column for each pair of scores.
+
+    Args:
+        scores: name to (s1, s2) in two dimensions.
+        log_density: of the noisy points `(B, 2)`; s1 is drawn upon its density, and s2 is faded where that is below a
+            thousandth of its largest, since nothing was learned there.
+        reach: the plane is shown from −reach to reach.
+
+    Each row has one scale, that of the first pair.
+    """
+    side = torch.linspace(-reach, reach, 81)
+    points = torch.cartesian_prod(side, side).flip(1)  # rows from low to high y
+    density = log_density(points).exp().view(81, 81).numpy()
+    known = (density > 1e-3 * density.max()).astype(float)
+    sparse = points.view(81, 81, 2)[4::6, 4::6].reshape(-1, 2)
+    box = (-reach, reach, -reach, reach)
+    figure = Figure(figsize=(2.9 * len(scores) + 0.6, 11), layout="constrained")
+    axes = figure.subplots(4, len(scores), squeeze=False)
+    limits = None
+    for column, (name, (s1, s2)) in zip(axes.T, scores.items(), strict=True):
+        curvature = s2(points)
+        curvature = curvature if isinstance(curvature, Tensor) else curvature.dense()
+        entries = [curvature[:, i, j].view(81, 81).numpy() for i, j in ((0, 0), (0, 1), (1, 1))]
+        if limits is None:
+            limits = [float(abs(entry * known).max()) for entry in entries]
+        arrows = s1(sparse)
+        column[0].imshow(density, origin="lower", extent=box, cmap="Greys", alpha=0.6)
+        column[0].quiver(*sparse.T.numpy(), *arrows.T.numpy(), color="tab:blue", angles="xy")
+        column[0].set_title(f"{name}: s1")
+        for axis, entry, limit, label in zip(column[1:], entries, limits, ("xx", "xy", "yy"), strict=True):
+            shown = axis.imshow(
+                entry, origin="lower", extent=box, cmap="RdBu_r", vmin=-limit, vmax=limit, alpha=0.15 + 0.85 * known
+            )
+            axis.set_title(f"{name}: s2, {label}")
+            figure.colorbar(shown, ax=axis, fraction=0.046)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
     return figure

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 import configs
 from configs import Config, UserError
+from datasets.synthetic import DENSITIES
 from models import checkpoint
 from models.mlp import MLP
 from models.published import translate_checkpoint
@@ -67,7 +68,8 @@ def build_model(config: Config) -> ScoreModel | SharedScoreModel:
     """Fresh networks for the runner that a configuration names, as one module."""
     model = config.model
     kind = {"covariance": model.covariance, "sigma": config.noise}
-    rank = {"LowRankHybridRunner": config.rank, "DoubleDiagonalHybridRunner": 0}.get(config.runner)
+    heads = {"LowRankHybridRunner": "low_rank", "DoubleDiagonalHybridRunner": "diagonal", "SyntheticRunner": model.head}
+    rank = {"low_rank": config.rank, "diagonal": 0}.get(heads.get(config.runner))
     if rank is None:
         return ScoreModel(_network(config))
     if model.trunk == "shared":
@@ -80,6 +82,8 @@ def build_model(config: Config) -> ScoreModel | SharedScoreModel:
 def _network(config: Config, outputs: int = 1) -> nn.Module:
     """A network that gives `outputs` values for every entry of an image."""
     channels, size = config.data.channels, config.data.image_size
+    if config.data.dataset == "Synthetic":
+        return MLP(DENSITIES[config.data.density](config.data.dimension).dimension, config.model.ngf, outputs)
     if config.model.network == "mlp":
         return MLP(channels * size**2, config.model.ngf, outputs)
     return RefineNet(channels, size, config.model.ngf, channels * outputs)

@@ -11,6 +11,7 @@ RUNNERS = {
     "UnetDSMRunner": "runners.unet_dsm",
     "LowRankHybridRunner": "runners.hybrid",
     "DoubleDiagonalHybridRunner": "runners.hybrid",
+    "SyntheticRunner": "runners.synthetic",
 }
 
 

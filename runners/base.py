@@ -149,9 +149,9 @@ class Runner:
                 if numbered or self.epoch % config.checkpoint_epochs == 0:
                     self._save(numbered)
                 if numbered and self.world.first:
-                    self._show_preview()
-        if self.board is not None:
-            self.board.close()
+                    self.show_preview(self._averaged())
+        if self.writer is not None:
+            self.writer.close()
         log.info("trained: %d steps; %s", self.step, self.folder / "ckpt" / "checkpoint.pth")
 
     def set_up(self) -> None:
@@ -174,7 +174,7 @@ class Runner:
         self.unread: list[dict[str, Tensor]] = []  # losses of the last steps, still on the device
         self.read: dict[str, list[float]] = {}  # those since the last line of the log
         self.recent: list[float] = []
-        self.board = None
+        self.writer = None
 
     def take_step(self, clean: Tensor, mine: slice) -> None:
         """One step on this process's share of the batch. Noise and flips are drawn for the whole batch by
@@ -259,29 +259,30 @@ class Runner:
             extra={"progress": not self.bar.disable},
         )
         for name, value in losses.items():
-            self._board().add_scalar(f"train/{name}", value, self.step)
-        self._board().add_scalar("train/images_per_second", pace * self.config.batch_size, self.step)
+            self.board().add_scalar(f"train/{name}", value, self.step)
+        self.board().add_scalar("train/images_per_second", pace * self.config.batch_size, self.step)
 
-    def _board(self) -> SummaryWriter:
-        if self.board is None:
-            self.board = SummaryWriter(self.folder / "tensorboard", purge_step=self.step)
-        return self.board
+    def board(self) -> SummaryWriter:
+        """The run's TensorBoard, which begins with its first use."""
+        if self.writer is None:
+            self.writer = SummaryWriter(self.folder / "tensorboard", purge_step=self.step)
+        return self.writer
 
     def _averaged(self) -> ScoreModel:
         return self.model if self.ema is None else self.ema.module
 
     @torch.no_grad()
-    def _show_preview(self) -> None:
+    def show_preview(self, model: ScoreModel) -> None:
         """Up to 36 test images with fixed noise: files in the image folder, and pictures in TensorBoard."""
         size = min(36, len(self.test_data))
         clean = next(datasets.batches(self.test_data, torch.arange(size)[None]))
         noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(self.config.seed))
         noisy = clean + self.config.noise * noise.to(self.device)
-        pictures = {"source": self.pictures(noisy)} | self.preview(self._averaged(), clean, noisy)
+        pictures = {"source": self.pictures(noisy)} | self.preview(model, clean, noisy)
         for name, images in pictures.items():
             legible = F.interpolate(images, scale_factor=max(1, 64 // images.shape[-1]), mode="nearest")
             grid = make_grid(legible, nrow=6, pad_value=0.5)
-            self._board().add_image(name, grid, self.step)
+            self.board().add_image(name, grid, self.step)
             if name in ("source", "denoised"):
                 save_image(grid, self.images / f"{name}_{self.epoch}.png")
 

@@ -19,7 +19,7 @@ class HybridRunner(Runner):
 
     `dsm` and `dsm_vr` are the paper's: DSM-VR for s1 and D2SM or D2SM-VR for s2, whose gradient reaches s1
     too, in the sum `first_order_weight · L1/σ² + L2`. The others leave s1 to its own loss, and are summed free
-    of units, `σ² L1 + σ⁴ L2`.
+    of units, `σ² L1 + σ⁴ L2`, each point of L2 weighted by `precision`, or by 1/D where s2 is free.
     """
 
     first_order_weight: float
@@ -35,7 +35,7 @@ class HybridRunner(Runner):
             second = losses.d2sm_vr(s1, s2, p) if antithetic else losses.d2sm(s1, s2, p)
             total = self.first_order_weight * first / sigma**2 + second
         else:
-            weight = precision(s2, sigma)
+            weight = precision(s2, sigma) if self.config.model.covariance == "positive" else 1 / clean.shape[1]
             if antithetic:
                 first, second = losses.dsm_vr(s1, p), losses.d2sm_centered_vr(s1, s2, p, weight)
             else:
@@ -80,6 +80,9 @@ class HybridRunner(Runner):
 def precision(s2: DiagonalPlusLowRank, sigma: float) -> Tensor:
     """`D / t²` with `t = tr Cov/σ²` as it is predicted, held fixed: the weight of each point in a centred loss.
 
+    For a positive covariance alone: a free one can predict a trace near zero or below, and such a point would count for
+    thousands.
+
     The target `eeᵀ − I` has a spread of the size of E‖e‖² = t, and least squares is most efficient where each
     point is weighted by one over its variance: 1/t². With the factor D, σ⁴ L2 is of the order of D whatever the
     noise level, whether the denoiser is still bad or already good; σ² L1 begins there. A weight may depend on the
@@ -90,7 +93,7 @@ def precision(s2: DiagonalPlusLowRank, sigma: float) -> Tensor:
         sigma: σ, in the units of the data.
 
     Returns:
-        shape `(n,)`. A trace below 0.001·D, the negative ones of a free head among them, counts as that.
+        shape `(n,)`. A trace below 0.001·D counts as that.
     """
     dimension = s2.diagonal.shape[1]
     t = s2.affine(sigma**2, 1.0).trace().detach().clamp(min=1e-3 * dimension)

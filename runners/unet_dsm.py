@@ -10,7 +10,7 @@ from inference import denoise_error, image_rows, noisy_batches
 from models import ScoreModel
 from runners.base import Runner
 
-__all__ = ["UnetDSMRunner"]
+__all__ = ["UnetDSMRunner", "first_order_losses"]
 
 
 class UnetDSMRunner(Runner):
@@ -19,10 +19,7 @@ class UnetDSMRunner(Runner):
     objectives = ("dsm", "dsm_vr")
 
     def losses(self, clean: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        reduced = self.config.loss == "dsm_vr"
-        p = losses.perturb(clean, self.config.noise, noise=noise, with_clean=reduced)
-        s1, _ = self.scores(p.inputs)
-        return {"loss": losses.dsm_vr(s1, p) if reduced else losses.dsm(s1, p)}
+        return first_order_losses(self, clean, noise)
 
     def preview(self, model: ScoreModel, clean: Tensor, noisy: Tensor) -> dict[str, Tensor]:
         return {"denoised": self.pictures(losses.posterior_mean(model.s1(noisy), noisy, self.config.noise))}
@@ -37,3 +34,11 @@ class UnetDSMRunner(Runner):
         title = f"{self.config.data.dataset}, σ = {sigma:g}: {metrics['noisy_psnr']:.2f} dB → {metrics['psnr']:.2f} dB"
         image_rows({name: self.pictures(values) for name, values in rows.items()}, title).savefig(picture, dpi=120)
         return metrics
+
+
+def first_order_losses(runner: Runner, clean: Tensor, noise: Tensor) -> dict[str, Tensor]:
+    """DSM or DSM-VR of a runner's network on a batch."""
+    reduced = runner.config.loss == "dsm_vr"
+    p = losses.perturb(clean, runner.config.noise, noise=noise, with_clean=reduced)
+    s1, _ = runner.scores(p.inputs)
+    return {"loss": losses.dsm_vr(s1, p) if reduced else losses.dsm(s1, p)}
