@@ -54,7 +54,7 @@ def d2sm_vr(s1: Tensor, s2: Matrix, p: Perturbation) -> Tensor:
     return (_regression(plus, z, p) + _regression(minus, z, p) + 2 * _on_target(clean, z, p)).mean()
 
 
-def d2sm_centered(s1: Tensor, s2: Matrix, p: Perturbation, weight: Tensor | float = 1.0) -> Tensor:
+def d2sm_centered(s1: Tensor, s2: Matrix, p: Perturbation, weight: Tensor | None = None) -> Tensor:
     """`½ ‖s2(x₊) − (eeᵀ − I)/σ²‖²`, `e = z + σ s1(x₊)` held fixed, without its constant.
 
     The residual `x − E[x|x̃] = −σe` takes the place of the raw noise. Where a denoiser works it is many times
@@ -64,20 +64,20 @@ def d2sm_centered(s1: Tensor, s2: Matrix, p: Perturbation, weight: Tensor | floa
         s1: scores at `p.inputs`, `(n·B, D)`. No gradient reaches it.
         s2: at the first B of `p.inputs` or at all.
         p: the perturbed batch.
-        weight: one for all, or of each of s2's points, `(len(s2),)`: a function of the point, not of its noise, so
-            that the minimiser stays.
+        weight: of each of s2's points, `(len(s2),)`; a function of the point, not of its noise, so that the
+            minimiser stays.
 
     Returns:
         a scalar, as of `d2sm`.
 
     Source: Lu et al., ICML 2022, arXiv 2206.08265 (the error-bounded objective), for noise that is Gaussian.
     """
-    weight = torch.as_tensor(weight, dtype=s1.dtype, device=s1.device).expand(len(s2))
+    weight = torch.ones(len(s2), dtype=s1.dtype, device=s1.device) if weight is None else weight
     e = (p.noise + p.sigma * p.at("plus", s1)).detach()
     return (p.at("plus", weight) * _regression(p.at("plus", s2), e, p)).mean()
 
 
-def d2sm_centered_vr(s1: Tensor, s2: Matrix, p: Perturbation, weight: Tensor | float = 1.0) -> Tensor:
+def d2sm_centered_vr(s1: Tensor, s2: Matrix, p: Perturbation, weight: Tensor | None = None) -> Tensor:
     """Twice `d2sm_centered`, over mirrored noise and with a control variate, for small σ:
     `½ ‖s2(x₊) − T(e₊)‖² + ½ ‖s2(x₋) − T(e₋)‖² + 2⟨T(z), s2(x)⟩`, `T(v) = (vvᵀ − I)/σ²`, without its constants.
 
@@ -97,7 +97,7 @@ def d2sm_centered_vr(s1: Tensor, s2: Matrix, p: Perturbation, weight: Tensor | f
 
     Source: ours; the two ideas it joins are those of `d2sm_vr` and `d2sm_centered`.
     """
-    weight = torch.as_tensor(weight, dtype=s1.dtype, device=s1.device).expand(len(s2))
+    weight = torch.ones(len(s2), dtype=s1.dtype, device=s1.device) if weight is None else weight
     plus = _regression(p.at("plus", s2), (p.noise + p.sigma * p.at("plus", s1)).detach(), p)
     minus = _regression(p.at("minus", s2), (-p.noise + p.sigma * p.at("minus", s1)).detach(), p)
     clean = _on_target(p.at("clean", s2), p.noise, p)

@@ -11,7 +11,7 @@ from configs import Config
 from models import DiagonalPlusLowRank
 from runners.base import Runner
 
-__all__ = ["DoubleDiagonalHybridRunner", "LowRankHybridRunner", "precision"]
+__all__ = ["DoubleDiagonalHybridRunner", "LowRankHybridRunner"]
 
 
 class HybridRunner(Runner):
@@ -19,7 +19,7 @@ class HybridRunner(Runner):
 
     `dsm` and `dsm_vr` are the paper's: DSM-VR for s1 and D2SM or D2SM-VR for s2, whose gradient reaches s1
     too, in the sum `first_order_weight · L1/σ² + L2`. The others leave s1 to its own loss, and are summed free
-    of units, `σ² L1 + σ⁴ L2`, each point of L2 weighted by `precision`, or by 1/D where s2 is free.
+    of units, `σ² L1 + σ⁴ L2`, each point of L2 weighted by `precision`.
     """
 
     first_order_weight: float
@@ -35,13 +35,30 @@ class HybridRunner(Runner):
             second = losses.d2sm_vr(s1, s2, p) if antithetic else losses.d2sm(s1, s2, p)
             total = self.first_order_weight * first / sigma**2 + second
         else:
-            weight = precision(s2, sigma) if self.config.model.covariance == "positive" else 1 / clean.shape[1]
+            weight = self.precision(s2)
             if antithetic:
                 first, second = losses.dsm_vr(s1, p), losses.d2sm_centered_vr(s1, s2, p, weight)
             else:
                 first, second = losses.dsm(s1, p), losses.d2sm_centered(s1, s2, p, weight)
             total = sigma**2 * first + sigma**4 * second
         return {"loss": total, "first_order": first, "second_order": second}
+
+    def precision(self, s2: DiagonalPlusLowRank) -> Tensor:
+        """`D / t²` with `t = tr Cov/σ²` as it is predicted, held fixed: the weight of each point in a centred loss.
+
+        The target `eeᵀ − I` has a spread of the size of E‖e‖² = t, and least squares is most efficient where each
+        point is weighted by one over its variance: 1/t². With the factor D, σ⁴ L2 is of the order of D whatever the
+        noise level, whether the denoiser is still bad or already good; σ² L1 begins there. A weight may depend on the
+        noisy points and on the networks, but not on the noise itself: so it does not move the minimiser.
+
+        A free covariance can predict a trace near zero or below, and such a point would count for thousands: there t is
+        the mean over the batch. No t is taken for less than D/100.
+        """
+        dimension = s2.diagonal.shape[1]
+        t = s2.affine(self.config.noise**2, 1.0).trace().detach()
+        if self.config.model.covariance == "free":
+            t = self.world.mean(t.mean()).expand(len(s2))
+        return dimension / t.clamp(min=dimension / 100).square()
 
     def preview(self, model, clean: Tensor, noisy: Tensor) -> dict[str, Tensor]:
         s1, s2 = model(noisy)
@@ -75,29 +92,6 @@ class HybridRunner(Runner):
             walks = inference.walk_figure(posterior, data.shape, components=components)
             walks.savefig(picture.with_name("walks.png"), dpi=120)
         return metrics
-
-
-def precision(s2: DiagonalPlusLowRank, sigma: float) -> Tensor:
-    """`D / t²` with `t = tr Cov/σ²` as it is predicted, held fixed: the weight of each point in a centred loss.
-
-    For a positive covariance alone: a free one can predict a trace near zero or below, and such a point would count for
-    thousands.
-
-    The target `eeᵀ − I` has a spread of the size of E‖e‖² = t, and least squares is most efficient where each
-    point is weighted by one over its variance: 1/t². With the factor D, σ⁴ L2 is of the order of D whatever the
-    noise level, whether the denoiser is still bad or already good; σ² L1 begins there. A weight may depend on the
-    noisy point and on the networks, but not on the noise itself: so it does not move the minimiser.
-
-    Args:
-        s2: at n points.
-        sigma: σ, in the units of the data.
-
-    Returns:
-        shape `(n,)`. A trace below 0.001·D counts as that.
-    """
-    dimension = s2.diagonal.shape[1]
-    t = s2.affine(sigma**2, 1.0).trace().detach().clamp(min=1e-3 * dimension)
-    return dimension / t.square()
 
 
 class LowRankHybridRunner(HybridRunner):

@@ -14,7 +14,8 @@ import models
 from configs import Config
 from models import DiagonalPlusLowRank
 from runners import folder as run_folder
-from runners.hybrid import precision
+from runners.hybrid import LowRankHybridRunner
+from runners.world import World
 
 TINY = [
     *("--config", "digits_low_rank.yml", "--device", "cpu", "--doc", "tiny", "--ni", "--noise", "0.5"),
@@ -96,12 +97,15 @@ def test_the_gradient_of_the_second_order_reaches_s1_as_published_and_with_centr
         assert (s1.grad is not None) == reaches
 
 
-def test_the_weight_of_a_point_is_one_over_its_squared_trace():
+def test_the_weight_of_a_point_is_one_over_its_squared_trace(tmp_path):
     s2 = DiagonalPlusLowRank(torch.tensor([[0.0, 0.0], [-4.0, -4.0], [4.0, 0.0]]), torch.ones(3, 2, 1))
-    # σ = ½: tr(σ² s2 + I) is 2 + ½, ½ (the noise's share gone), and 1 + 2 + ½
-    torch.testing.assert_close(precision(s2, 0.5), 2 / torch.tensor([2.5, 0.5, 3.5]) ** 2)
-    negative = DiagonalPlusLowRank(torch.full((1, 2), -100.0))
-    torch.testing.assert_close(precision(negative, 0.5), torch.tensor([2 / 0.002**2]))
+    traces = torch.tensor([2.5, 0.5, 3.5])  # σ = ½: tr(σ² s2 + I) is 2 + ½, ½ (the noise's share gone), and 1 + 2 + ½
+    negative = DiagonalPlusLowRank(torch.full((3, 2), -100.0))
+    for covariance, t in (("positive", traces), ("free", traces.mean().expand(3))):
+        config = Config(batch_size=4, model={"covariance": covariance}, rank=1)
+        runner = LowRankHybridRunner(config, tmp_path, World(torch.device("cpu")), tmp_path)
+        torch.testing.assert_close(runner.precision(s2), 2 / t**2)
+        torch.testing.assert_close(runner.precision(negative), torch.full((3,), 2 / 0.02**2))
 
 
 def test_the_folder_of_a_low_rank_run_is_found_by_its_rank(tmp_path):
@@ -124,6 +128,4 @@ def test_objectives_that_do_not_fit(command):
 
 
 def test_rank_is_the_files_unless_the_flag_is_given():
-    from runners.hybrid import LowRankHybridRunner
-
     assert LowRankHybridRunner.folder_name("x", Config(rank=7)) == "x_rank7"
