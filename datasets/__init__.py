@@ -1,6 +1,6 @@
 """Images to train on, and synthetic densities with exact scores."""
 
-from datasets.images import ImageData, batches, epoch_order, load, to_float, value_range
+from datasets.images import ImageData, at_hand, batches, epoch_order, load, to_float, value_range
 from datasets.synthetic import (
     DENSITIES,
     CurveMixture,
@@ -27,6 +27,7 @@ __all__ = [
     "LogisticMixture",
     "Mixture",
     "UniformMixture",
+    "at_hand",
     "batches",
     "checkerboard",
     "correlated_normal",

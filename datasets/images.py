@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from configs import Config, DataConfig, UserError
 from datasets.synthetic import DENSITIES, DensityData
 
-__all__ = ["ImageData", "batches", "epoch_order", "load", "to_float", "value_range"]
+__all__ = ["ImageData", "at_hand", "batches", "epoch_order", "load", "to_float", "value_range"]
 
 SPLIT_SEED = 2019
 
@@ -67,6 +67,17 @@ def load(config: Config, split: str, device: torch.device | str = "cpu") -> Imag
     if _has_room(images, device):
         images = images.to(device)
     return ImageData(images, wanted, device)
+
+
+def at_hand(config: Config) -> bool:
+    """Whether the data set of a configuration is on this machine, so that `load` downloads nothing."""
+    data, folder = config.data, Path(config.data_dir)
+    if data.dataset in ("Digits", "Synthetic"):
+        return True
+    if data.dataset == "npz":
+        return folder.is_file() or folder.with_name(f"{folder.name}_test.npz").is_file()
+    reader = READERS[data.dataset]
+    return (folder / reader.place).is_dir() if isinstance(reader, _Downloaded) else folder.is_dir()
 
 
 def epoch_order(size: int, batch_size: int, seed: int, epoch: int) -> Tensor:
@@ -225,7 +236,7 @@ READERS: dict[str, Callable[[Path, str, DataConfig], Tensor | Dataset]] = {
     "Digits": _digits,
     "MNIST": _Downloaded("MNIST", IDX_FILES, "MNIST/raw"),
     "FashionMNIST": _Downloaded("FashionMNIST", IDX_FILES, "FashionMNIST/raw"),
-    "CIFAR10": _Downloaded("CIFAR10", "the unpacked folder cifar-10-batches-py of cifar-10-python.tar.gz", ""),
+    "CIFAR10": _Downloaded("CIFAR10", "the files of cifar-10-python.tar.gz", "cifar-10-batches-py"),
     "celeba": _celeba,
     "ImageFolder": _image_folder,
     "npz": _npz,

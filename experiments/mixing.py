@@ -3,7 +3,7 @@
 Chains that start in exact draws, so that a chain has nothing to forget; each sampler at every step size of one grid, in
 units of one over the largest curvature met among the draws. Effective samples are those of the slowest of the
 density's principal axes, over a run much longer than its autocorrelation. A step size counts if a crowd of other
-chains, after some steps, still has the density: `bias` is the sliced Wasserstein distance between the crowd and other exact
+chains, after some steps, still has the density: `bias` is the sliced Wasserstein distance between the crowd and exact
 draws, beyond that of the crowd's starts, in standard deviations of the density. The best step size is the one with
 most effective samples among those whose bias is at most 0.1.
 """

@@ -162,3 +162,19 @@ def test_an_epoch_visits_each_image_once_in_an_order_of_its_own():
     assert len(orders[0].unique()) == 100
     assert torch.equal(orders[0], orders[2])
     assert not torch.equal(orders[0], orders[1])
+
+
+@pytest.mark.parametrize(
+    ("dataset", "place"),
+    [("MNIST", "MNIST/raw"), ("CIFAR10", "cifar-10-batches-py"), ("ImageFolder", ""), ("npz", "own_test.npz")],
+)
+def test_what_is_at_hand_needs_no_download(tmp_path, dataset, place):
+    folder = tmp_path / ("own" if dataset == "npz" else "data")
+    config = Config(data={"dataset": dataset}, data_dir=str(folder))
+    assert not datasets.at_hand(config)
+    if dataset == "npz":
+        (tmp_path / place).touch()
+    else:
+        (folder / place).mkdir(parents=True)
+    assert datasets.at_hand(config)
+    assert datasets.at_hand(Config())
