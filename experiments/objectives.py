@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 
 import configs
+import datasets
 import inference
 import models
-import runners
 from experiments.results import save_table
-from runners import folder as run_folder
+from experiments.runs import figures_of, trained
 from runners import world
 
 __all__ = ["METHODS", "figures", "summarise"]
@@ -42,19 +42,15 @@ def figures(method: str, config_name: str, noise: float, seed: int, overrides: l
     """
     runner_name, changes = METHODS[method]
     folder = run / f"{config_name.removesuffix('.yml')}_{method.replace(', ', '_')}_{noise:g}_{seed}"
-    written = folder / "metrics.json"
-    if not written.exists():
-        given = {"runner": runner_name, "noise": noise, "seed": seed}
-        config = configs.load(configs.find(config_name), [*overrides, *changes], **given)
-        runner = runners.get(runner_name)(config, folder, here, folder / "images")
-        run_folder.create(folder, config, folder / "images", ask=False)
-        runner.train()
-        found = runner.test()
-        if method == "jacobian":
-            s1, _, _ = models.load(folder, here.device)
-            baseline = inference.jacobian_predictions(s1, runner.test_data, noise, seed, seconds=30)
-            written.write_text(json.dumps(found | baseline.figures(), indent=2) + "\n")
-    return json.loads(written.read_text())
+    given = {"runner": runner_name, "noise": noise, "seed": seed}
+    config = configs.load(configs.find(config_name), [*overrides, *changes], **given)
+    found = figures_of(trained(config, folder, here))
+    if method == "jacobian" and "captured_5" not in found:
+        s1, _, _ = models.load(folder, here.device)
+        data = datasets.load(config, "test", here.device)
+        found |= inference.jacobian_predictions(s1, data, noise, seed, seconds=30).figures()
+        (folder / "metrics.json").write_text(json.dumps(found, indent=2) + "\n")
+    return found
 
 
 def summarise(rows: list[dict]) -> str:

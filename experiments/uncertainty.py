@@ -19,9 +19,8 @@ import datasets
 import inference
 import losses
 import models
-import runners
 from experiments.results import save_table
-from runners import folder as run_folder
+from experiments.runs import trained
 from runners import world
 
 __all__ = ["compare", "trained_on_digits"]
@@ -32,15 +31,9 @@ BATCH = 20
 
 def trained_on_digits(run: Path, here: world.World, overrides: list[str]) -> Path:
     """A run of `digits_low_rank.yml` on a shared trunk, trained where `run` does not have it."""
-    folder = run / "digits_low_rank_shared"
-    if not (folder / "metrics.json").exists():
-        changes = ["model.trunk=shared", *overrides]
-        config = configs.load(configs.find("digits_low_rank.yml"), changes, runner="LowRankHybridRunner", noise=0.5)
-        runner = runners.get(config.runner)(config, folder, here, folder / "images")
-        run_folder.create(folder, config, folder / "images", ask=False)
-        runner.train()
-        runner.test()
-    return folder
+    changes = ["model.trunk=shared", *overrides]
+    config = configs.load(configs.find("digits_low_rank.yml"), changes, runner="LowRankHybridRunner", noise=0.5)
+    return trained(config, run / "digits_low_rank_shared", here)
 
 
 def compare(folder: Path, count: int, device: torch.device, seed: int = 0) -> list[dict]:
