@@ -18,8 +18,8 @@ class HybridRunner(Runner):
     """Trains s1 and s2 with the objective that `loss` names.
 
     `dsm` and `dsm_vr` are the paper's: DSM-VR for s1 and D2SM or D2SM-VR for s2, whose gradient reaches s1
-    too, in the sum `first_order_weight · L1/σ² + L2`. The others leave s1 to its own loss, and are summed free
-    of units, `σ² L1 + σ⁴ L2`, each point of L2 weighted by `precision`.
+    too, in the sum `first_order_weight · L1/σ² + L2`. The others leave s1 to its own loss, in the sum
+    `L1/σ² + L2`, each point of L2 weighted by `precision`.
     """
 
     first_order_weight: float
@@ -40,7 +40,7 @@ class HybridRunner(Runner):
                 first, second = losses.dsm_vr(s1, p), losses.d2sm_centered_vr(s1, s2, p, weight)
             else:
                 first, second = losses.dsm(s1, p), losses.d2sm_centered(s1, s2, p, weight)
-            total = sigma**2 * first + sigma**4 * second
+            total = first / sigma**2 + second
         return {"loss": total, "first_order": first, "second_order": second}
 
     def precision(self, s2: DiagonalPlusLowRank) -> Tensor:
