@@ -13,7 +13,7 @@ from models import checkpoint
 from models.mlp import MLP
 from models.published import translate_checkpoint
 from models.refinenet import RefineNet
-from models.second_order import DiagonalHead, LowRankHead, second_order_score
+from models.second_order import DiagonalHead, LowRankHead, second_order_score, windows
 from models.structured import DiagonalPlusLowRank
 
 __all__ = ["ScoreModel", "SharedScoreModel", "build", "build_model", "evaluate", "load", "load_model"]
@@ -41,19 +41,24 @@ class SharedScoreModel(nn.Module):
         trunk: maps `(B, D)` to `(B, (2 + rank)·D)`.
         rank: columns of β; 0 for a diagonal s2.
         covariance, sigma: as of `second_order_score`.
+        windows: where the columns of β are multiplied by learned maps, `(rank, D)`: these to begin with.
     """
 
-    def __init__(self, trunk: nn.Module, rank: int, covariance: str, sigma: float):
+    def __init__(self, trunk: nn.Module, rank: int, covariance: str, sigma: float, windows: Tensor | None = None):
         super().__init__()
         self.covariance, self.sigma = covariance, sigma
         self.outputs = 2 + rank
         self.trunk = trunk
+        self.windows = None if windows is None else nn.Parameter(windows)
 
     def forward(self, x: Tensor, rows: int | None = None) -> tuple[Tensor, DiagonalPlusLowRank]:
         """As `ScoreModel.forward`."""
         images = self.trunk(x).unflatten(1, (self.outputs, -1))
-        factor = images[:rows, 2:].mT if self.outputs > 2 else None
-        return images[:, 0] / self.sigma, second_order_score(images[:rows, 1], factor, self.covariance, self.sigma)
+        diagonal, factor = images[:rows, 1], images[:rows, 2:]
+        if self.windows is not None:
+            factor = factor * self.windows
+        factor = factor.mT if self.outputs > 2 else None
+        return images[:, 0] / self.sigma, second_order_score(diagonal, factor, self.covariance, self.sigma)
 
     def s1(self, x: Tensor) -> Tensor:
         """The score alone, `(B, D)`."""
@@ -73,7 +78,9 @@ def build_model(config: Config) -> ScoreModel | SharedScoreModel:
     if rank is None:
         return ScoreModel(_network(config))
     if model.trunk == "shared":
-        return SharedScoreModel(_network(config, 2 + rank), rank, **kind)
+        trunk = _network(config, 2 + rank)
+        maps = windows(rank, trunk.shape) if rank and isinstance(trunk, RefineNet) else None
+        return SharedScoreModel(trunk, rank, **kind, windows=maps)
     if rank == 0:
         return ScoreModel(_network(config), DiagonalHead(_network(config), **kind))
     return ScoreModel(_network(config), LowRankHead(_network(config), _network(config, rank), rank, **kind))

@@ -1,11 +1,14 @@
 """Second-order heads: networks whose output is s2 = diag(α) + ββᵀ at every point."""
 
+import math
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.structured import DiagonalPlusLowRank
 
-__all__ = ["DiagonalHead", "LowRankHead", "second_order_score"]
+__all__ = ["DiagonalHead", "LowRankHead", "second_order_score", "windows"]
 
 FLOOR = 1e-6
 
@@ -67,3 +70,30 @@ class LowRankHead(nn.Module):
     def forward(self, x: Tensor) -> DiagonalPlusLowRank:
         factor = self.factor(x).unflatten(1, (self.rank, -1)).mT
         return second_order_score(self.diagonal(x), factor, self.covariance, self.sigma)
+
+
+def windows(rank: int, shape: tuple[int, int, int]) -> Tensor:
+    """A Gaussian window for each column of a factor, centred in turn on the places of a grid over the image.
+
+    A convolutional network gives every column the same rule everywhere: a column that holds the edges here holds those
+    on the other side of the image too, and so makes them correlate. Multiplied by a window it is about one place, and
+    neighbours overlap; the windows are where training begins, and are learned.
+
+    Args:
+        rank: number of columns.
+        shape: `(C, H, W)` of the images.
+
+    Returns:
+        `(rank, C·H·W)`, each row of mean square one.
+    """
+    _, height, width = shape
+    places = min(4, math.isqrt(rank))
+    column = torch.arange(rank)
+    profiles = []
+    for size, place in ((height, column // places % places), (width, column % places)):
+        spacing = size / places
+        distance = torch.arange(size) + 0.5 - (place[:, None] + 0.5) * spacing
+        profiles.append((-0.5 * (distance / (0.6 * spacing)).square()).exp())
+    bumps = torch.einsum("rh,rw->rhw", *profiles)
+    bumps = bumps / bumps.square().mean(dim=(1, 2), keepdim=True).sqrt()
+    return bumps[:, None].expand(rank, *shape).flatten(1)
