@@ -79,8 +79,8 @@ class Config(Section):
     rank: Count = Field(50, description="Columns of the low-rank factor; --rank.")
     comment: StrictStr = Field("", description="Any text to find the run by; --comment.")
 
-    loss: Literal["dsm", "dsm_vr", "centered", "centered_vr"] = Field(
-        "dsm", description="The objective; the _vr ones reduce the variance at small σ."
+    loss: Literal["dsm", "dsm_vr", "centered", "centered_vr", "jacobian"] = Field(
+        "dsm", description="The objective; the _vr ones and jacobian reduce the variance at small σ."
     )
     batch_size: Count = Field(100, description="Images a step, over all processes together.")
     lr: Positive = Field(2e-4, description="Adam's learning rate.")

@@ -175,7 +175,7 @@ def step_time(name: str, runner_name: str, device: torch.device, repeats: int, p
             runner.losses = functools.partial(published_losses, runner)
 
         def step() -> None:
-            runner.take_step(batch, slice(0, config.batch_size))
+            runner.take_step(batch)
             runner.unread.clear()
 
         return measure(step, device, repeats)

@@ -2,7 +2,7 @@
 
 from losses.first_order import dsm, dsm_vr
 from losses.perturbation import Perturbation, perturb
-from losses.second_order import d2sm, d2sm_centered, d2sm_centered_vr, d2sm_vr
+from losses.second_order import d2sm, d2sm_centered, d2sm_centered_vr, d2sm_vr, jacobian_matching
 from losses.tweedie import posterior_covariance, posterior_mean
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "d2sm_vr",
     "dsm",
     "dsm_vr",
+    "jacobian_matching",
     "perturb",
     "posterior_covariance",
     "posterior_mean",

@@ -11,7 +11,7 @@ from torch import Tensor
 from losses.perturbation import Perturbation
 from models.structured import DiagonalPlusLowRank
 
-__all__ = ["d2sm", "d2sm_centered", "d2sm_centered_vr", "d2sm_vr"]
+__all__ = ["d2sm", "d2sm_centered", "d2sm_centered_vr", "d2sm_vr", "jacobian_matching"]
 
 Matrix = DiagonalPlusLowRank | Tensor
 
@@ -102,6 +102,26 @@ def d2sm_centered_vr(s1: Tensor, s2: Matrix, p: Perturbation, weight: Tensor | N
     minus = _regression(p.at("minus", s2), (-p.noise + p.sigma * p.at("minus", s1)).detach(), p)
     clean = _on_target(p.at("clean", s2), p.noise, p)
     return (p.at("plus", weight) * plus + p.at("minus", weight) * minus + 2 * p.at("clean", weight) * clean).mean()
+
+
+def jacobian_matching(s2: Matrix, v: Tensor, product: Tensor) -> Tensor:
+    """`½ ‖(s2 − ∇s1) v‖²`: an s2 that is to be the Jacobian of s1, seen through random probes.
+
+    Over probes with `E vvᵀ = I` its mean is `½ ‖s2 − ∇s1‖²` (Frobenius). The noise is not in the target but in the
+    probe, and ends where s2 is right. What remains of the Jacobian's own error, s2 averages over the points.
+
+    Args:
+        s2: at B points.
+        v: a probe for each of them, `(B, D)`, independent of the point and its noise.
+        product: `∇s1 v` there, `(B, D)`, held fixed.
+
+    Returns:
+        a scalar, the mean over the points, in units of 1/σ⁴.
+
+    Source: ours; for the probes, Hutchinson 1989.
+    """
+    ours = (s2 @ v[:, :, None])[:, :, 0] if isinstance(s2, Tensor) else s2.matvec(v)
+    return (ours - product.detach()).square().sum(1).mean() / 2
 
 
 def _psi(point: str, s1: Tensor, s2: Matrix, p: Perturbation) -> Matrix:

@@ -5,6 +5,7 @@ import logging
 import math
 import signal
 import time
+from collections.abc import Callable
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -110,8 +111,6 @@ class Runner:
             return
         log.info("training on %s: steps %d to %d, %d an epoch", self.device, self.step, total, steps_an_epoch)
 
-        share = config.batch_size // self.world.size
-        mine = slice(self.world.rank * share, (self.world.rank + 1) * share)
         self.saved_at = time.monotonic()
         with (
             caught_signals() as caught,
@@ -127,9 +126,9 @@ class Runner:
             self.shown_at, self.shown_step = time.monotonic(), self.step
             while self.step < total:
                 order = datasets.epoch_order(len(self.train_data), config.batch_size, config.seed, self.epoch)
-                left = order[self.position : self.position + total - self.step, mine]
+                left = order[self.position : self.position + total - self.step, self.mine]
                 for clean in datasets.batches(self.train_data, left):
-                    self.take_step(clean, mine)
+                    self.take_step(clean)
                     self.step += 1
                     self.position += 1
                     bar.update()
@@ -170,20 +169,20 @@ class Runner:
         if config.model.ema:
             self.ema = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(config.model.ema_rate))
         self.generator = torch.Generator(self.device).manual_seed(config.seed)
+        share = config.batch_size // self.world.size
+        self.mine = slice(self.world.rank * share, (self.world.rank + 1) * share)
         self.step = self.epoch = self.position = 0
         self.unread: list[dict[str, Tensor]] = []  # losses of the last steps, still on the device
         self.read: dict[str, list[float]] = {}  # those since the last line of the log
         self.recent: list[float] = []
         self.writer = None
 
-    def take_step(self, clean: Tensor, mine: slice) -> None:
-        """One step on this process's share of the batch. Noise and flips are drawn for the whole batch by
-        each process alike, so that N processes take the very step of one."""
+    def take_step(self, clean: Tensor) -> None:
+        """One step on this process's share of the batch."""
         config = self.config
-        batch = (config.batch_size, clean.shape[1])
-        noise = torch.randn(batch, generator=self.generator, device=self.device)[mine]
+        noise = self.draw(torch.randn, clean.shape[1])
         if config.data.random_flip:
-            flipped = torch.rand(config.batch_size, 1, generator=self.generator, device=self.device)[mine] < 0.5
+            flipped = self.draw(torch.rand, 1) < 0.5
             mirrored = clean.unflatten(1, self.train_data.shape).flip(3).flatten(1)
             clean = torch.where(flipped, mirrored, clean)
         losses = self.losses(clean, noise)
@@ -195,6 +194,11 @@ class Runner:
         if self.ema is not None:
             self.ema.update_parameters(self.model)
         self.unread.append({name: value.detach() for name, value in losses.items()})
+
+    def draw(self, law: Callable[..., Tensor], columns: int) -> Tensor:
+        """Random numbers, `columns` for each point of this process's share of the batch. Each process draws them for
+        the whole batch alike, so that N processes take the very step of one."""
+        return law(self.config.batch_size, columns, generator=self.generator, device=self.device)[self.mine]
 
     def scores(self, inputs: Tensor, rows: int | None = None) -> tuple[Tensor, DiagonalPlusLowRank | None]:
         """Both scores at `inputs`, s2 at the first `rows` of them, in one call of the network and in the

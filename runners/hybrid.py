@@ -19,21 +19,26 @@ class HybridRunner(Runner):
 
     `dsm` and `dsm_vr` are the paper's: DSM-VR for s1 and D2SM or D2SM-VR for s2, whose gradient reaches s1
     too, in the sum `first_order_weight · L1/σ² + L2`. The others leave s1 to its own loss, in the sum
-    `L1/σ² + L2`, each point of L2 weighted by `precision`.
+    `L1/σ² + L2`; in the centred ones each point of L2 is weighted by `precision`.
     """
 
     first_order_weight: float
-    objectives = ("dsm", "dsm_vr", "centered", "centered_vr")
+    objectives = ("dsm", "dsm_vr", "centered", "centered_vr", "jacobian")
 
     def losses(self, clean: Tensor, noise: Tensor) -> dict[str, Tensor]:
         sigma, objective = self.config.noise, self.config.loss
         antithetic = objective in ("dsm_vr", "centered_vr")
-        p = losses.perturb(clean, sigma, antithetic, noise, with_clean=antithetic or objective == "dsm")
+        p = losses.perturb(clean, sigma, antithetic, noise, with_clean=objective != "centered")
         s1, s2 = self.scores(p.inputs, rows=None if antithetic else len(clean))
         if objective in ("dsm", "dsm_vr"):
             first = losses.dsm_vr(s1, p)
             second = losses.d2sm_vr(s1, s2, p) if antithetic else losses.d2sm(s1, s2, p)
             total = self.first_order_weight * first / sigma**2 + second
+        elif objective == "jacobian":
+            probe = self.draw(torch.randn, clean.shape[1]).sign()
+            product = inference.jacobian_product(self.model.s1, p.at("plus", p.inputs), probe[:, :, None])[:, :, 0]
+            first, second = losses.dsm_vr(s1, p), losses.jacobian_matching(s2, probe, product)
+            total = first / sigma**2 + second
         else:
             weight = self.precision(s2)
             if antithetic:

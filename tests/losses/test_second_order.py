@@ -157,3 +157,17 @@ def test_centring_and_mirroring_reduce_the_variance():
     assert spread("d2sm_centered", 0.5) < 0.7 * spread("d2sm", 0.5)
     for name in PLAIN:
         assert spread(name + "_vr", 0.01) < 0.02 * spread(name, 0.01)
+
+
+@pytest.mark.parametrize("form", ["diagonal", "low_rank"])
+def test_jacobian_matching_is_the_frobenius_error_on_average(form):
+    """Over all probes of signs, of which D = 4 has sixteen: exactly."""
+    generator = torch.Generator().manual_seed(0)
+    diagonal, factor, jacobian = (
+        torch.randn(1, 4, *more, generator=generator, dtype=torch.float64) for more in ((), (2,), (4,))
+    )
+    s2 = DiagonalPlusLowRank(diagonal, factor if form == "low_rank" else None)
+    probes = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0], dtype=torch.float64)] * 4)
+    for ours in (s2, s2.dense()):
+        values = [losses.jacobian_matching(ours, v[None], (jacobian @ v)) for v in probes]
+        close(torch.stack(values).mean(), (s2.dense() - jacobian).square().sum() / 2)

@@ -25,7 +25,8 @@ TINY = [
 
 @pytest.mark.parametrize(
     ("loss", "covariance"),
-    [("dsm", "free"), ("dsm_vr", "free"), ("centered", "free"), ("centered", "positive"), ("centered_vr", "positive")],
+    [("dsm", "free"), ("dsm_vr", "free"), ("centered", "free"), ("centered", "positive"), ("centered_vr", "positive"),
+     ("jacobian", "free")],
 )  # fmt: skip
 @pytest.mark.parametrize("runner", ["LowRankHybridRunner", "DoubleDiagonalHybridRunner"])
 @pytest.mark.parametrize("trunk", ["separate", "shared"])

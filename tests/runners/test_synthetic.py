@@ -19,7 +19,13 @@ CALL = ["--runner", "SyntheticRunner", "--config", "synthetic/plane.yml", "--doc
 
 @pytest.mark.parametrize(
     ("loss", "head", "allowed"),
-    [("dsm", "none", 0.2), ("dsm", "low_rank", 0.5), ("centered", "low_rank", 0.3), ("centered_vr", "low_rank", 0.3)],
+    [
+        ("dsm", "none", 0.2),
+        ("dsm", "low_rank", 0.5),
+        ("centered", "low_rank", 0.3),
+        ("centered_vr", "low_rank", 0.3),
+        ("jacobian", "low_rank", 0.3),
+    ],
 )
 def test_learned_scores_come_near_the_exact_ones(command, tmp_path, loss, head, allowed):
     """Relative squared errors after a few seconds; predicting 0 has an error of 1."""
