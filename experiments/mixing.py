@@ -22,7 +22,7 @@ from torch import Tensor
 import datasets
 import inference
 import models
-from experiments.results import save_table
+from experiments.results import save_figure, save_table
 from models import DiagonalPlusLowRank
 from runners import world
 
@@ -228,7 +228,7 @@ def main(arguments: list[str] | None = None) -> None:
     }
     rows = [{"density": name} | row for name, rows in by_target.items() for row in rows]
     path = save_table("mixing", rows, settings, device)
-    mixing_figure(by_target).savefig(path.with_suffix(".png"), dpi=120)
+    save_figure("mixing", mixing_figure(by_target))
     print("\nEach at its own best step size:\n" + summarise(by_target))
     print("written:", path, "and", path.with_suffix(".png"))
 

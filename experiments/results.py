@@ -1,4 +1,4 @@
-"""Where figures go: a CSV under `results/` that says how it was made."""
+"""Where results go: under `results/`, a CSV that says how it was made, and pictures."""
 
 import csv
 import importlib.metadata
@@ -6,8 +6,9 @@ import platform
 from pathlib import Path
 
 import torch
+from matplotlib.figure import Figure
 
-__all__ = ["machine", "save_table"]
+__all__ = ["machine", "save_figure", "save_table"]
 
 FOLDER = Path("results")
 
@@ -34,4 +35,16 @@ def save_table(name: str, rows: list[dict], settings: dict, device: torch.device
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
+    return path
+
+
+def save_figure(name: str, figure: Figure) -> Path:
+    """Writes `results/NAME.png`.
+
+    Returns:
+        its path.
+    """
+    FOLDER.mkdir(exist_ok=True)
+    path = FOLDER / f"{name}.png"
+    figure.savefig(path, dpi=120)
     return path

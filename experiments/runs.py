@@ -1,24 +1,43 @@
 """Ordinary runs as parts of an experiment."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
+import models
 import runners
 from configs import Config
+from models import ScoreModel, SharedScoreModel
 from runners import folder as run_folder
 from runners.world import World
 
 __all__ = ["figures_of", "trained"]
 
 
-def trained(config: Config, folder: Path, here: World) -> Path:
+def trained(
+    config: Config,
+    folder: Path,
+    here: World,
+    evaluate: Callable[[ScoreModel | SharedScoreModel], dict] | None = None,
+) -> Path:
     """The folder of a finished run: trained and tested if it is not there yet, so that an experiment that was
-    interrupted goes on where it stopped."""
+    interrupted goes on where it stopped.
+
+    Args:
+        config: of the run.
+        folder: where it is, or is to be.
+        here: the device.
+        evaluate: figures of the networks, kept in the place of those that `--test` would find.
+    """
     if not (folder / "metrics.json").exists():
         runner = runners.get(config.runner)(config, folder, here, folder / "images")
         run_folder.create(folder, config, folder / "images", ask=False)
         runner.train()
-        runner.test()
+        if evaluate is None:
+            runner.test()
+        else:
+            model, _ = models.load_model(folder, here.device)
+            (folder / "metrics.json").write_text(json.dumps(evaluate(model), indent=2) + "\n")
     return folder
 
 
