@@ -1,8 +1,9 @@
-"""How fast it is: `python -m experiments.speed loss | step`.
+"""How fast it is: `python -m experiments.speed loss | step | eval`.
 
 `loss`: value and gradient of a second-order loss alone, structured against dense matrices. `step`: a whole
-training step, against the published arrangement of it and in every precision. Figures of one run on one
-machine: only ratios between rows of the same run carry over to another.
+training step, against the published arrangement of it and in every precision. `eval`: s2 from a trained pair of
+networks, and what it is used for, against automatic differentiation of s1. Figures of one run on one machine: only
+ratios between rows of the same run carry over to another.
 """
 
 import argparse
@@ -20,7 +21,9 @@ import torch
 
 import configs
 import datasets
+import inference
 import losses
+import models
 import runners
 from configs import Config
 from experiments.results import machine
@@ -29,7 +32,7 @@ from runners import world
 from runners.base import Runner
 from runners.hybrid import HybridRunner
 
-__all__ = ["loss_cost", "measure", "peak_memory", "published_losses", "step_time"]
+__all__ = ["eval_cost", "loss_cost", "measure", "peak_memory", "published_losses", "step_time"]
 
 SECOND_ORDER = ("d2sm", "d2sm_vr", "d2sm_centered", "d2sm_centered_vr")
 LOSS_SIZES = {"(40, 784, 50)": (40, 784, 50), "(8, 3072, diagonal)": (8, 3072, 0)}
@@ -233,18 +236,102 @@ def step_tables() -> dict[str, tuple[str, dict[str, tuple[str, dict]]]]:
     return tables
 
 
+def eval_cost(
+    config_name: str, runner_name: str, rank: int, use: str, batch: int, rows: int, device_name: str
+) -> tuple[float, float]:
+    """Time (s) and peak memory (bytes) of one way to have s2, or something made from it, at a batch of images.
+
+    Args:
+        config_name, runner_name, rank: of the networks, which have fresh weights.
+        use: `"s2"`, `"product"`, `"diagonal"` or `"top 5"` from the second-order head; the same after `"jacobian "`
+            from s1 alone.
+        batch: images.
+        rows: of `"jacobian s2"`: so many of its D rows, and the time of them all in proportion.
+        device_name: where.
+    """
+    device = torch.device(device_name)
+    config = configs.load(configs.find(config_name), runner=runner_name, noise=0.5, rank=rank)
+    model = models.build_model(config).to(device).eval()
+    dimension = config.data.channels * config.data.image_size**2
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(batch, dimension, generator=generator).to(device)
+    v = torch.randn(batch, dimension, 1, generator=generator).to(device)
+
+    def some_rows() -> None:
+        left = rows
+        for block in inference.jacobian_rows(model.s1, x):
+            left -= block.shape[1]
+            if left <= 0:
+                return
+
+    calls = {
+        "s2": lambda: model.s2(x),
+        "product": lambda: model.s2(x) @ v,
+        "diagonal": lambda: model.s2(x).full_diagonal(),
+        "top 5": lambda: model.s2(x).affine(config.noise**4, config.noise**2).eigh_top(5),
+        "jacobian s2": some_rows,
+        "jacobian product": lambda: inference.jacobian_product(model.s1, x, v),
+        "jacobian diagonal": lambda: inference.jacobian_diagonal(model.s1, x, 100),
+        "jacobian top 5": lambda: inference.denoiser_components(model.s1, x, config.noise, 5, generator=None),
+    }
+    with torch.no_grad():
+        memory = peak_memory(calls[use], device)
+        if use == "jacobian s2" and device.type == "cpu":  # minutes: once is enough
+            start = time.perf_counter()
+            some_rows()
+            return (time.perf_counter() - start) * dimension / min(rows, dimension), memory
+        return measure(calls[use], device, 3), memory
+
+
+def print_eval_table(device: torch.device, batch: int, only: str | None = None) -> None:
+    """s2 and its uses by the heads, against automatic differentiation of s1 at the same images."""
+    print(f"s2 at a batch of {batch} images on {machine(device)}, fresh weights; each row in its own process")
+    print(f"{'config':<18}{'of':<12}{'by':<42}{'time':>12}{'memory':>9}{'faster':>9}")
+    spawn = multiprocessing.get_context("spawn")
+    low_rank = [(f"low-rank head, rank {rank}", "s2", rank) for rank in (20, 50, 200, 1000)]
+    tables = {
+        ("unet_mnist.yml", "LowRankHybridRunner"): {
+            "s2": [("784 vector-Jacobian products of s1", "jacobian s2", 50), *low_rank],
+            "product": [("a Jacobian-vector product of s1", "jacobian product", 50), ("rank 50", "product", 50)],
+            "diagonal": [
+                ("100 Jacobian-vector products (noisy)", "jacobian diagonal", 50),
+                ("rank 50", "diagonal", 50),
+            ],
+            "top 5": [("subspace iteration on the denoiser", "jacobian top 5", 50), ("rank 50", "top 5", 50)],
+        },
+        ("unet_cifar10.yml", "DoubleDiagonalHybridRunner"): {
+            "s2": [("3072 vector-Jacobian products (64 timed)", "jacobian s2", 1), ("diagonal head", "s2", 1)],
+        },
+    }
+    for (name, runner), uses in tables.items():
+        if only not in (None, name):
+            continue
+        rows = 64 if name == "unet_cifar10.yml" else 10**9
+        for what, ways in uses.items():
+            slowest = None
+            for label, use, rank in ways:
+                with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+                    cost = pool.submit(eval_cost, name, runner, rank, use, batch, rows, str(device))
+                    seconds, memory = cost.result()
+                slowest = slowest or seconds
+                cells = f"{seconds:>10.3f} s{memory / 2**20:>8.0f}M{slowest / seconds:>8.1f}×"
+                print(f"{name:<18}{what:<12}{label:<42}{cells}", flush=True)
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.speed", description=__doc__)
-    parser.add_argument("what", choices=("loss", "step"))
+    parser.add_argument("what", choices=("loss", "step", "eval"))
     parser.add_argument("--device", default=world.best_device())
-    parser.add_argument("--batch-size", type=int, help="of a step, in place of the configurations' own")
+    parser.add_argument("--batch-size", type=int, help="of a step, in place of the configurations' own; of eval, 2")
     parser.add_argument("--repeats", type=int, default=10)
-    parser.add_argument("--only", help="of a step: only the rows of this configuration")
+    parser.add_argument("--only", help="of a step or eval: only the rows of this configuration")
     args = parser.parse_args(arguments)
     device = world.join(args.device).device
     if args.what == "loss":
         print_loss_table(device, args.repeats)
         print_loss_share(device, args.batch_size or 8)
+    elif args.what == "eval":
+        print_eval_table(device, args.batch_size or 2, args.only)
     else:
         print_step_table(device, args.batch_size, args.repeats, args.only)
 

@@ -57,3 +57,11 @@ def test_loss_table_has_a_row_for_each_loss_and_size(monkeypatch, capsys):
     out = capsys.readouterr().out
     assert out.count("(2, 10, 2)") == 1
     assert "ms of a step of 2000 ms" in out
+
+
+@pytest.mark.parametrize("use", ["s2", "product", "diagonal", "top 5"])
+@pytest.mark.parametrize("by", ["", "jacobian "])
+def test_cost_of_s2_and_its_uses(use, by):
+    seconds, memory = speed.eval_cost("digits_low_rank.yml", "LowRankHybridRunner", 3, by + use, 2, 64, "cpu")
+    assert 0 < seconds < 60
+    assert memory >= 0
