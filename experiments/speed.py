@@ -26,13 +26,14 @@ import losses
 import models
 import runners
 from configs import Config
-from experiments.results import machine
+from experiments.results import machine, save_table
+from inference.jacobian import jacobian_rows
 from models import DiagonalPlusLowRank
 from runners import world
 from runners.base import Runner
 from runners.hybrid import HybridRunner
 
-__all__ = ["eval_cost", "loss_cost", "measure", "peak_memory", "published_losses", "step_time"]
+__all__ = ["eval_cost", "eval_tables", "loss_cost", "measure", "peak_memory", "published_losses", "step_time"]
 
 SECOND_ORDER = ("d2sm", "d2sm_vr", "d2sm_centered", "d2sm_centered_vr")
 LOSS_SIZES = {"(40, 784, 50)": (40, 784, 50), "(8, 3072, diagonal)": (8, 3072, 0)}
@@ -259,7 +260,7 @@ def eval_cost(
 
     def some_rows() -> None:
         left = rows
-        for block in inference.jacobian_rows(model.s1, x):
+        for block in jacobian_rows(model.s1, x):
             left -= block.shape[1]
             if left <= 0:
                 return
@@ -283,30 +284,44 @@ def eval_cost(
         return measure(calls[use], device, 3), memory
 
 
-def print_eval_table(device: torch.device, batch: int, only: str | None = None) -> None:
-    """s2 and its uses by the heads, against automatic differentiation of s1 at the same images."""
-    print(f"s2 at a batch of {batch} images on {machine(device)}, fresh weights; each row in its own process")
-    print(f"{'config':<18}{'of':<12}{'by':<42}{'time':>12}{'memory':>9}{'faster':>9}")
-    spawn = multiprocessing.get_context("spawn")
-    low_rank = [(f"low-rank head, rank {rank}", "s2", rank) for rank in (20, 50, 200, 1000)]
-    tables = {
-        ("unet_mnist.yml", "LowRankHybridRunner"): {
-            "s2": [("784 vector-Jacobian products of s1", "jacobian s2", 50), *low_rank],
-            "product": [("a Jacobian-vector product of s1", "jacobian product", 50), ("rank 50", "product", 50)],
-            "diagonal": [
-                ("100 Jacobian-vector products (noisy)", "jacobian diagonal", 50),
-                ("rank 50", "diagonal", 50),
+def eval_tables() -> dict[tuple[str, str], dict[str, list[tuple[str, str, int]]]]:
+    """For each configuration and runner, what is wanted and the ways to it: label, `use` of `eval_cost`, rank."""
+
+    def uses(dimension: int, ranks: tuple[int, ...]) -> dict[str, list[tuple[str, str, int]]]:
+        rank = ranks[0]
+        heads = [(f"low-rank head, rank {rank}", "s2", rank) for rank in ranks]
+        return {
+            "s2": [(f"{dimension} vector-Jacobian products of s1", "jacobian s2", rank), *heads],
+            "product": [
+                ("a Jacobian-vector product of s1", "jacobian product", rank),
+                (f"rank {rank}", "product", rank),
             ],
-            "top 5": [("subspace iteration on the denoiser", "jacobian top 5", 50), ("rank 50", "top 5", 50)],
-        },
+            "diagonal": [
+                ("100 Jacobian-vector products", "jacobian diagonal", rank),
+                (f"rank {rank}", "diagonal", rank),
+            ],
+            "top 5": [("subspace iteration on the denoiser", "jacobian top 5", rank), (f"rank {rank}", "top 5", rank)],
+        }
+
+    return {
+        ("digits_low_rank.yml", "LowRankHybridRunner"): uses(64, (16,)),
+        ("unet_mnist.yml", "LowRankHybridRunner"): uses(784, (50, 20, 200, 1000)),
         ("unet_cifar10.yml", "DoubleDiagonalHybridRunner"): {
-            "s2": [("3072 vector-Jacobian products (64 timed)", "jacobian s2", 1), ("diagonal head", "s2", 1)],
+            "s2": [("3072 vector-Jacobian products of s1", "jacobian s2", 1), ("diagonal head", "s2", 1)],
         },
     }
-    for (name, runner), uses in tables.items():
+
+
+def print_eval_table(device: torch.device, batch: int, rows: int, only: str | None = None) -> list[dict]:
+    """s2 and its uses by the heads, against automatic differentiation of s1 at the same images, each in a process of
+    its own; `rows` as of `eval_cost`."""
+    print(f"s2 at a batch of {batch} images on {machine(device)}, fresh weights")
+    print(f"{'config':<22}{'of':<10}{'by':<38}{'time':>12}{'memory':>9}{'faster':>9}")
+    spawn = multiprocessing.get_context("spawn")
+    table = []
+    for (name, runner), uses in eval_tables().items():
         if only not in (None, name):
             continue
-        rows = 64 if name == "unet_cifar10.yml" else 10**9
         for what, ways in uses.items():
             slowest = None
             for label, use, rank in ways:
@@ -315,7 +330,9 @@ def print_eval_table(device: torch.device, batch: int, only: str | None = None) 
                     seconds, memory = cost.result()
                 slowest = slowest or seconds
                 cells = f"{seconds:>10.3f} s{memory / 2**20:>8.0f}M{slowest / seconds:>8.1f}×"
-                print(f"{name:<18}{what:<12}{label:<42}{cells}", flush=True)
+                print(f"{name:<22}{what:<10}{label:<38}{cells}", flush=True)
+                table.append({"config": name, "of": what, "by": label, "seconds": seconds, "bytes": memory})
+    return table
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -324,6 +341,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default=world.best_device())
     parser.add_argument("--batch-size", type=int, help="of a step, in place of the configurations' own; of eval, 2")
     parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--rows", type=int, default=10_000,
+                        help="of eval: time so many rows of the Jacobian, and take the others to be alike")  # fmt: skip
     parser.add_argument("--only", help="of a step or eval: only the rows of this configuration")
     args = parser.parse_args(arguments)
     device = world.join(args.device).device
@@ -331,7 +350,9 @@ def main(arguments: list[str] | None = None) -> None:
         print_loss_table(device, args.repeats)
         print_loss_share(device, args.batch_size or 8)
     elif args.what == "eval":
-        print_eval_table(device, args.batch_size or 2, args.only)
+        batch = args.batch_size or 2
+        table = print_eval_table(device, batch, args.rows, args.only)
+        print("written:", save_table("speed_eval", table, {"batch": batch, "rows": args.rows}, device))
     else:
         print_step_table(device, args.batch_size, args.repeats, args.only)
 

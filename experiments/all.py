@@ -1,0 +1,65 @@
+"""Every table and figure, one after the other: `python -m experiments.all [--quick]`.
+
+Without `--quick` with the settings of docs/reproduction.md, which take hours on a CPU and want MNIST and CIFAR-10. With
+it in a few minutes and from embedded data alone, to see that everything runs; its results go to `results/quick/`.
+"""
+
+import argparse
+import importlib
+import time
+from pathlib import Path
+
+import experiments.results
+
+__all__ = ["FULL", "QUICK"]
+
+FULL = {
+    "accuracy": [[]],
+    "variance": [[]],
+    "objectives": [["--data", "digits"]],
+    "uncertainty": [[]],
+    "mixing": [[]],
+    "ellipses": [[]],
+    "diagonals": [[]],
+    "components": [[]],
+    "trajectories": [[]],
+    "speed": [["loss"], ["eval"], ["step"]],
+}
+"""For each experiment, the arguments of each call of it."""
+
+RUN = "runs/quick"
+DIGITS = "checkpoints/digits_low_rank"
+QUICK = {
+    "accuracy": [
+        ["--budget", "600", "--points", "1000", "--noise", "0.1", "--lrs", "0.003", "--seeds", "0", "1", "--run", RUN]
+    ],
+    "variance": [["--steps", "600", "--run", f"{RUN}/variance"]],
+    "objectives": [["--noise", "0.5", "--seeds", "0", "--set", "max_steps=300", "--run", f"{RUN}/objectives"]],
+    "uncertainty": [["--data", "digits", "--set", "max_steps=500", "--run", f"{RUN}/uncertainty"]],
+    "mixing": [["--targets", "normal_2", "normal_50", "gaussians", "images", "--images", DIGITS, "--share", "0.1"]],
+    "ellipses": [["--steps", "1000", "--run", f"{RUN}/ellipses"]],
+    "diagonals": [["--data", "digits", "--noise", "0.3", "1.0", "--steps", "400", "--run", f"{RUN}/diagonals"]],
+    "components": [["--model", DIGITS]],
+    "trajectories": [["--model", DIGITS]],
+    "speed": [["eval", "--only", "digits_low_rank.yml"]],
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m experiments.all", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="small settings, embedded data")
+    parser.add_argument("--only", nargs="+", choices=FULL, default=list(FULL), metavar="NAME", help=", ".join(FULL))
+    args = parser.parse_args(arguments)
+    if args.quick:
+        experiments.results.FOLDER = Path("results/quick")
+    for name in args.only:
+        module = importlib.import_module(f"experiments.{name}")
+        for call in (QUICK if args.quick else FULL)[name]:
+            print(f"--- python -m experiments.{name} {' '.join(call)}", flush=True)
+            start = time.monotonic()
+            module.main(call)
+            print(f"--- {time.monotonic() - start:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

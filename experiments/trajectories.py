@@ -1,0 +1,86 @@
+"""Langevin and Ozaki chains to look at: `python -m experiments.trajectories`, two figures of the paper.
+
+In the plane, with exact scores: one chain of each at equal step sizes. On images, with learned scores: both samplers
+from the same starts at equal step sizes, over the steps, as posterior means of the states.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+
+import datasets
+import inference
+import models
+from experiments.results import save_figure
+
+__all__ = ["in_the_plane", "on_images"]
+
+
+def in_the_plane(step_sizes: list[float], steps: int, seed: int) -> Figure:
+    """Chains upon a long, narrow Gaussian: a row for each sampler, a column for each step size."""
+    law = datasets.multivariate_normal([0.0, 0.0], [[0.505, 0.495], [0.495, 0.505]])
+    side = torch.linspace(-2.5, 2.5, 100)
+    density = law.log_prob(torch.cartesian_prod(side, side)).exp().view(100, 100).T
+    start = torch.tensor([[-1.2, -1.6]])
+    figure = Figure(figsize=(3.3 * len(step_sizes), 6.8), layout="constrained")
+    for line, name in zip(figure.subplots(2, len(step_sizes), squeeze=False), ("langevin", "ozaki"), strict=True):
+        for axis, step_size in zip(line, step_sizes, strict=True):
+            scores = (law.s1,) if name == "langevin" else (law.s1, law.s2)
+            axis.contour(side, side, density, levels=5, colors="gray", linewidths=0.7)
+            axis.set(title=f"{name}, ε = {step_size:g}", xlim=(-2.5, 2.5), ylim=(-2.5, 2.5))
+            axis.set(aspect="equal", xticks=[], yticks=[])
+            try:
+                options = {"seed": seed, "keep_every": 1, "progress": False}
+                _, chain = getattr(inference, name)(*scores, start, step_size, steps, **options)
+            except inference.DivergedError:
+                axis.text(0, 0, "diverged", ha="center", color="tab:red")
+                continue
+            axis.plot(*torch.cat([start[None], chain])[:, 0].T, ".-", ms=3, lw=0.6)
+    return figure
+
+
+@torch.no_grad()
+def on_images(folder: Path, step_size: float, shown: list[int], images: int, seed: int) -> Figure:
+    """Posterior means of the states after `shown` steps, a row each, of both samplers from noisy test images."""
+    s1, s2, config = models.load(folder)
+    data, sigma = datasets.load(config, "test"), config.noise
+    start = next(inference.noisy_batches(data, sigma, seed, batch_size=images)).inputs
+    rows = {"start": start}
+    for name, scores, more in (
+        ("langevin", (s1,), {}),
+        ("ozaki", (s1, s2), {"max_exponent": 0.0, "tolerance": 1e-3}),
+    ):
+        sampler = getattr(inference, name)
+        states = {}
+        try:
+            sampler(
+                *scores, start, step_size, max(shown), seed=seed, progress=False, callback=states.__setitem__, **more
+            )
+        except inference.DivergedError as error:
+            print(error)
+        rows |= {f"{name}\n{step} steps": states[step] for step in shown if step in states}
+    pictures = {label: inference.displayable(x + sigma**2 * s1(x), data.shape) for label, x in rows.items()}
+    return inference.image_rows(
+        pictures, f"{config.data.dataset}, σ = {sigma:g}, ε = {step_size:g}: E[x|x̃] of the states"
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m experiments.trajectories", description=__doc__)
+    parser.add_argument("--step-sizes", type=float, nargs="+", default=[0.004, 0.015, 0.1, 0.5], help="in the plane")
+    parser.add_argument("--steps", type=int, default=60, help="in the plane")
+    parser.add_argument("--model", type=Path, default=Path("checkpoints/mnist_low_rank"), help="run folder of images")
+    parser.add_argument("--image-step-size", type=float, default=0.2)
+    parser.add_argument("--shown", type=int, nargs="+", default=[1, 3, 10, 30, 100], help="steps on images")
+    parser.add_argument("--images", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(arguments)
+    plane = in_the_plane(args.step_sizes, args.steps, args.seed)
+    images = on_images(args.model, args.image_step_size, args.shown, args.images, args.seed)
+    print("written:", save_figure("trajectories", plane), save_figure("trajectories_images", images))
+
+
+if __name__ == "__main__":
+    main()

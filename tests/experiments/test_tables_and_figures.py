@@ -1,0 +1,163 @@
+"""Every experiment at its smallest: what it writes and what it says, not how good the figures are."""
+
+import csv
+import importlib
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import datasets
+import experiments.all
+from experiments import accuracy, mixing, publish, speed, uncertainty
+
+ROOT = Path(__file__).parents[2]
+DIGITS = str(ROOT / "checkpoints/digits_low_rank")
+SMALLEST = {
+    "accuracy": [
+        "--data",
+        "normal",
+        "--budget",
+        "8",
+        "--points",
+        "500",
+        "--noise",
+        "0.1",
+        "--seeds",
+        "0",
+        "--lrs",
+        "0.001",
+    ],
+    "variance": ["--steps", "20"],
+    "objectives": ["--noise", "0.5", "--seeds", "0", "--methods", "jacobian", "centered", "--set", "max_steps=10"],
+    "uncertainty": ["--data", "digits", "--images", "20", "--set", "max_steps=10"],
+    "mixing": [
+        "--targets",
+        "normal_2",
+        "images",
+        "--images",
+        DIGITS,
+        "--share",
+        "0.05",
+        "--chains",
+        "4",
+        "--grid",
+        "0.5",
+    ],
+    "ellipses": ["--steps", "20", "--densities", "gaussians"],
+    "diagonals": ["--data", "digits", "--noise", "0.5", "--steps", "10"],
+    "components": ["--model", DIGITS, "--images", "3", "--components", "2"],
+    "trajectories": ["--model", DIGITS, "--images", "3", "--steps", "5", "--shown", "1", "3"],
+    "speed": ["eval", "--only", "digits_low_rank.yml", "--device", "cpu"],
+}
+WRITES = {
+    "accuracy": {"accuracy.csv", "accuracy.png"},
+    "variance": {"variance.csv", "variance.png"},
+    "objectives": {"objectives_digits.csv"},
+    "uncertainty": {"uncertainty.csv"},
+    "mixing": {"mixing.csv", "mixing.png"},
+    "ellipses": {"ellipses.png"},
+    "diagonals": {"diagonals.csv", "diagonals_digits.png"},
+    "components": {"components.png", "components_refined.png", "walks.png"},
+    "trajectories": {"trajectories.png", "trajectories_images.png"},
+    "speed": {"speed_eval.csv"},
+}
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_experiment_writes_its_results(tmp_path, monkeypatch, capsys, name):
+    two_ways = [("by differentiation", "jacobian s2", 4), ("by the head", "s2", 4)]
+    digits = {("digits_low_rank.yml", "LowRankHybridRunner"): {"s2": two_ways}}
+    monkeypatch.setattr(speed, "eval_tables", lambda: digits)
+    monkeypatch.chdir(tmp_path)
+    importlib.import_module(f"experiments.{name}").main(SMALLEST[name])
+    assert {path.name for path in Path("results").iterdir()} == WRITES[name]
+    assert "written:" in capsys.readouterr().out
+    for path in Path("results").glob("*.csv"):
+        lines = path.read_text().splitlines()
+        comments = [line for line in lines if line.startswith("#")]
+        assert {"# machine", "# versions"} <= {line.partition(":")[0] for line in comments}
+        assert len(list(csv.DictReader(lines[len(comments) :]))) >= 1
+
+
+def test_all_runs_each_with_quick_results_apart(monkeypatch):
+    called = []
+    for name in experiments.all.FULL:
+        module = importlib.import_module(f"experiments.{name}")
+        monkeypatch.setattr(module, "main", lambda call, name=name: called.append((name, call)))
+    monkeypatch.setattr(experiments.results, "FOLDER", Path("results"))
+    experiments.all.main([])
+    assert called == [(name, call) for name, calls in experiments.all.FULL.items() for call in calls]
+    assert Path("results") == experiments.results.FOLDER
+    called.clear()
+    experiments.all.main(["--quick", "--only", "variance"])
+    assert [name for name, _ in called] == ["variance"]
+    assert Path("results/quick") == experiments.results.FOLDER
+    assert set(experiments.all.QUICK) == set(experiments.all.FULL) == set(SMALLEST)
+
+
+def test_accuracy_of_the_exact_score_is_perfect_and_of_nothing_is_one():
+    config = accuracy.settings("normal", "centered", 0.1, 1e-3, 0, 10, [])
+    law = datasets.DENSITIES["normal"](100)
+
+    class Exact(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(()))
+
+        def forward(self, x):
+            return self.s1(x), None
+
+        def s1(self, x):
+            return self.scale * law.s1(x, 0.1)
+
+    model = Exact()
+    assert accuracy.error(model, config, 500, 0, diagonal=False)["relative_error"] < 1e-6
+    model.scale.data.zero_()
+    assert accuracy.error(model, config, 500, 0, diagonal=True)["relative_error"] == pytest.approx(1)
+
+
+def test_every_method_has_the_same_evaluations():
+    steps = {m: accuracy.settings("normal", m, 0.1, 1e-3, 0, 1200, []).max_steps for m in accuracy.METHODS}
+    assert {steps[m] * accuracy.METHODS[m][2] for m in steps} == {1200}
+
+
+def test_best_step_size_must_be_unbiased_enough():
+    rows = [
+        {"sampler": "ozaki", "step_size": 1.0, "ess_per_step": 0.1, "bias": 0.05},
+        {"sampler": "ozaki", "step_size": 2.0, "ess_per_step": 0.9, "bias": 0.5},
+        {"sampler": "ozaki", "step_size": 3.0, "ess_per_step": None, "bias": None},
+    ]
+    assert mixing.best(rows, "ozaki")["step_size"] == 1.0
+    assert mixing.best(rows, "langevin") is None
+
+
+def test_ozaki_mixes_an_ill_conditioned_normal_in_a_step():
+    rows = mixing.mixing_of(mixing.TARGETS["normal_50"](), [0.5, 1e4], chains=8, share=0.05)
+    ozaki, langevin = mixing.best(rows, "ozaki"), mixing.best(rows, "langevin")
+    assert ozaki["ess_per_step"] > 0.5
+    assert ozaki["ess_per_step"] > 20 * langevin["ess_per_step"]
+
+
+def test_comparison_counts_calls_and_captures_most_with_the_best_directions():
+    rows = {row["method"]: row for row in uncertainty.compare(Path(DIGITS), 40, torch.device("cpu"))}
+    assert rows["ours"]["calls"] == 1
+    assert rows["ours, refined twice"]["calls"] == 11
+    assert rows["Jacobian of s1"]["calls"] == 64
+    assert 0.3 < rows["ours"]["captured_5"] < 1
+    assert rows["subspace iteration"]["captured_5"] == pytest.approx(rows["Jacobian of s1"]["captured_5"], abs=0.05)
+
+
+def test_published_checkpoint_is_small_and_the_same(tmp_path):
+    from configs import UserError
+    from models import load_model
+
+    path = publish.publish(Path(DIGITS), tmp_path / "again")
+    ours, theirs = load_model(tmp_path / "again")[0], load_model(DIGITS)[0]
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert path.stat().st_size < 8 * 2**20
+    shutil.copytree(DIGITS, tmp_path / "untested", ignore=shutil.ignore_patterns("metrics.json"))
+    with pytest.raises(UserError, match="--test"):
+        publish.publish(tmp_path / "untested", tmp_path / "nowhere")
