@@ -159,9 +159,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD",
                         help=", ".join(METHODS))  # fmt: skip
-    parser.add_argument("--lrs", type=float, nargs="+", default=[1e-3, 3e-3], help="learning rates to choose from")
-    parser.add_argument("--budget", type=int, default=12000, help="batches through the network, in each training")
-    parser.add_argument("--points", type=int, default=20_000, help="test points")
+    parser.add_argument("--lrs", type=float, nargs="+", default=[2e-3, 5e-3], help="learning rates to choose from")
+    parser.add_argument("--budget", type=int, default=6000, help="batches through the network, in each training")
+    parser.add_argument("--points", type=int, default=5000, help="test points")
     parser.add_argument("--set", action="append", default=["batch_size=128"], dest="overrides", metavar="KEY=VALUE")
     parser.add_argument("--device", default=None)
     parser.add_argument("--run", type=Path, default=Path("runs/accuracy"))

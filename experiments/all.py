@@ -18,7 +18,7 @@ FULL = {
     "variance": [[]],
     "objectives": [["--data", "digits"]],
     "uncertainty": [[]],
-    "mixing": [[]],
+    "mixing": [["--share", "0.25", "--image-grid", "0.1", "0.3", "0.6", "1.0"]],
     "ellipses": [[]],
     "diagonals": [[]],
     "components": [[]],

@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.diagonals", description=__doc__)
     parser.add_argument("--data", nargs="+", choices=DATA, default=["mnist", "cifar10"])
     parser.add_argument("--noise", type=float, nargs="+", default=[0.3, 0.5, 0.8, 1.0])
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--images", type=int, default=10)
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
     parser.add_argument("--seed", type=int, default=0)

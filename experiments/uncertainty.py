@@ -137,7 +137,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.uncertainty", description=__doc__)
     parser.add_argument("--mnist", type=Path, default=Path("checkpoints/mnist_low_rank"), help="run folder of MNIST")
     parser.add_argument("--data", nargs="+", choices=("digits", "mnist"), default=["digits", "mnist"])
-    parser.add_argument("--images", type=int, default=100, help="test images of each")
+    parser.add_argument("--images", type=int, default=40, help="test images of each")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE",
                         help="of the run on the digits")  # fmt: skip
