@@ -29,7 +29,7 @@ def test_runs_from_top_to_bottom(name, tmp_path, monkeypatch):
     notebook = read(name)
     (place,) = (i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", ()))
     notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(SMALL[name]))
-    for part in ("checkpoints", "configs", "main.py"):  # and no data: the notebooks show the digits, and leave their runs here
+    for part in ("checkpoints", "configs", "main.py"):  # without data they show the digits
         (tmp_path / part).symlink_to(ROOT / part)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     NotebookClient(notebook, timeout=200, resources={"metadata": {"path": str(tmp_path)}}).execute()
