@@ -39,10 +39,10 @@ def jacobian_rows(s1: Score, x: Tensor, rows: int = 64) -> Iterator[Tensor]:
 
 def jacobian_product(s1: Score, x: Tensor, v: Tensor) -> Tensor:
     """`∇s1(x) V` for blocks of vectors `(B, D, k)`, by forward-mode differentiation: k points through the network for
-    each of x, `(B, D)`."""
+    each of x, `(B, D)`. Autocast is off in it: torch does not differentiate forward through it."""
     batch, dimension, k = v.shape
     repeated = x.repeat_interleave(k, dim=0)
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
         _, product = jvp(s1, (repeated,), (v.mT.reshape(batch * k, dimension),))
     return product.view(batch, k, dimension).mT
 

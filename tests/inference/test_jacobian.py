@@ -52,6 +52,15 @@ def test_forward_and_reverse_agree_on_a_refinenet():
     close(inference.jacobian(network, x), (reverse + reverse.mT) / 2)
 
 
+def test_products_are_in_full_precision_under_autocast():
+    s1 = RefineNet(1, 28, 8)
+    x, v = torch.rand(2, 784), torch.randn(2, 784, 3)
+    exact = inference.jacobian_product(s1, x, v)
+    with torch.autocast("cpu", torch.bfloat16):
+        s1(x)  # fills the cache of weights in bfloat16
+        assert torch.equal(inference.jacobian_product(s1, x, v), exact)
+
+
 def test_components_of_a_denoiser_without_training_or_derivatives():
     """On a normal the posterior covariance is known, and its leading components are well apart."""
     spectrum = torch.tensor([4.0, 2.0, 1.0, 0.1, 0.1, 0.05, 0.05, 0.02], dtype=torch.float64)
