@@ -133,7 +133,7 @@ def run(args: argparse.Namespace) -> None:
         from inference import explain
 
         log_to(folder, args.verbose)
-        explain(folder, args.input, images / "input", args.clean, here.device)
+        explain(folder, args.input, images / "input", args.clean, here.device, args.seed)
         return
     try:
         runner = runners.get(args.runner)(config, folder, here, images)

@@ -113,6 +113,8 @@ class Config(Section):
                 raise ValueError(
                     f"{key} is {value} and data.{inner} is {meant}; they name the same thing: make them equal"
                 )
+        if self.data.dataset == "Synthetic" and self.data.random_flip:
+            raise ValueError("data.random_flip is true and data.dataset is Synthetic; only images can be mirrored")
         return self
 
     def unused_keys(self) -> list[str]:

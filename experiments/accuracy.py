@@ -18,9 +18,9 @@ from torch import Tensor
 
 import configs
 import inference
-from configs import Config
+from configs import Config, UserError
 from datasets import DENSITIES, Mixture
-from experiments.results import save_figure, save_table
+from experiments.results import run, save_figure, save_table
 from experiments.runs import figures_of, trained
 from runners import world
 
@@ -80,7 +80,7 @@ def error(model, config: Config, points: int, seed: int, diagonal: bool) -> dict
         diagonal: compare the diagonals alone.
 
     Returns:
-        `error`, in units of 1/σ⁴, and `relative_error`, divided by the mean of ‖s2‖².
+        `error`, in units of 1/σ⁴, and `relative_error`, divided by the mean of ‖s2‖²; with `points` and `points_seed`.
     """
     x, truth = exact(config.data.density, config.data.dimension, config.noise, points, seed, diagonal)
     device = next(model.parameters()).device
@@ -94,7 +94,7 @@ def error(model, config: Config, points: int, seed: int, diagonal: bool) -> dict
             learned = s2.full_diagonal() if diagonal else s2.dense()
         made += float((learned.cpu() - target).square().sum(dtype=torch.float64))
         size += float(target.square().sum(dtype=torch.float64))
-    return {"error": made / len(x), "relative_error": made / size}
+    return {"error": made / len(x), "relative_error": made / size, "points": points, "points_seed": seed}
 
 
 def figures(data: str, method: str, noise: float, seeds: list[int], args: argparse.Namespace, here: world.World):
@@ -104,7 +104,10 @@ def figures(data: str, method: str, noise: float, seeds: list[int], args: argpar
         config = settings(data, method, noise, lr, seed, args.budget, args.overrides)
         folder = args.run / f"{data}_{method}_{noise:g}_{lr:g}_{seed}".replace(" ", "_")
         diagonal = DATA[data] == "diagonal"
-        return figures_of(trained(config, folder, here, lambda m: error(m, config, points, points_seed, diagonal)))
+        found = figures_of(trained(config, folder, here, lambda m: error(m, config, points, points_seed, diagonal)))
+        if (found["points"], found["points_seed"]) != (points, points_seed):
+            raise UserError(f"{folder}: tested on other points; name another folder with --run")
+        return found
 
     validated = {lr: run(lr, 100, min(2000, args.points), 1)["error"] for lr in args.lrs}
     lr = min(validated, key=validated.get)
@@ -180,4 +183,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -9,6 +9,8 @@ import importlib
 import time
 from pathlib import Path
 
+import configs
+import datasets
 import experiments.results
 
 __all__ = ["FULL", "QUICK"]
@@ -26,6 +28,9 @@ FULL = {
     "speed": [["loss"], ["eval"], ["step"]],
 }
 """For each experiment, the arguments of each call of it."""
+
+NEEDED = ("mnist_low_rank_shared.yml", "cifar10_diagonal_shared.yml")
+"""Configurations whose data the full settings want."""
 
 RUN = "runs/quick"
 DIGITS = "checkpoints/digits_low_rank"
@@ -52,6 +57,9 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     if args.quick:
         experiments.results.FOLDER = Path("results/quick")
+    else:
+        for file in NEEDED:  # is downloaded or missed now, not after hours
+            datasets.load(configs.load(configs.find(file)), "test")
     for name in args.only:
         module = importlib.import_module(f"experiments.{name}")
         for call in (QUICK if args.quick else FULL)[name]:
@@ -62,4 +70,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    experiments.results.run(main)

@@ -12,7 +12,7 @@ import torch
 import datasets
 import inference
 import models
-from experiments.results import save_figure
+from experiments.results import run, save_figure
 
 __all__ = ["main"]
 
@@ -43,4 +43,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -14,7 +14,7 @@ import configs
 import datasets
 import inference
 import models
-from experiments.results import save_figure, save_table
+from experiments.results import run, save_figure, save_table
 from experiments.runs import figures_of, trained
 from runners import world
 
@@ -82,4 +82,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

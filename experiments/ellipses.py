@@ -17,7 +17,7 @@ import configs
 import datasets
 import inference
 import models
-from experiments.results import save_figure
+from experiments.results import run, save_figure
 from experiments.runs import figures_of, trained
 from runners import world
 
@@ -79,4 +79,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

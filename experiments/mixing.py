@@ -5,7 +5,8 @@ units of one over the largest curvature met among the draws. Effective samples a
 density's principal axes, over a run much longer than its autocorrelation. A step size counts if a crowd of other
 chains, after some steps, still has the density: `bias` is the sliced Wasserstein distance between the crowd and exact
 draws, beyond that of the crowd's starts, in standard deviations of the density. The best step size is the one with
-most effective samples among those whose bias is at most 0.1.
+most effective samples among those whose bias is at most 0.1. By default Ozaki takes Langevin's step in directions
+where the density is convex, in which its own leaps.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from torch import Tensor
 import datasets
 import inference
 import models
-from experiments.results import save_figure, save_table
+from experiments.results import run, save_figure, save_table
 from models import DiagonalPlusLowRank
 from runners import world
 
@@ -39,6 +40,7 @@ class Target:
     Attributes:
         s1, s2: its scores.
         draw: exact draws, `(n, D)`, from a seed.
+        unit: of step sizes.
         steps: of a run that is long.
         crowd: chains and steps that show the bias.
         axes: at most so many principal axes are looked at.
@@ -47,20 +49,23 @@ class Target:
     s1: Callable[[Tensor], Tensor]
     s2: Callable[[Tensor], Tensor | DiagonalPlusLowRank]
     draw: Callable[[int, int], Tensor]
+    unit: float
     steps: int
     crowd: tuple[int, int]
     axes: int = 50
 
 
 def of_density(density: datasets.Mixture, sigma: float, steps: int, crowd: tuple[int, int]) -> Target:
-    """The noisy density with its exact scores."""
+    """The noisy density with its exact scores; step sizes in units of one over the largest curvature."""
 
     def draw(count: int, seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
         x = density.sample(count, generator)
         return x + sigma * torch.randn(x.shape, generator=generator)
 
-    return Target(lambda x: density.s1(x, sigma), lambda x: density.s2(x, sigma), draw, steps, crowd)
+    curvature = torch.linalg.eigvalsh(density.s2(draw(100, 1), sigma)).abs().amax()
+    s1, s2 = lambda x: density.s1(x, sigma), lambda x: density.s2(x, sigma)
+    return Target(s1, s2, draw, 1 / float(curvature), steps, crowd)
 
 
 def ill_conditioned(dimension: int = 50, condition: float = 1000.0) -> datasets.GaussianMixture:
@@ -72,7 +77,8 @@ def ill_conditioned(dimension: int = 50, condition: float = 1000.0) -> datasets.
 
 
 def of_images(folder: Path, device: torch.device) -> Target:
-    """Noisy test images, with the learned scores of a run folder; the draws are exact, the scores are not."""
+    """Noisy test images, with the learned scores of a run folder; the draws are exact, the scores are not. Step sizes
+    in units of σ²: no noisy density is more concave than 1/σ²."""
     s1, s2, config = models.load(folder, device)
     data = datasets.load(config, "test", device)
 
@@ -82,7 +88,7 @@ def of_images(folder: Path, device: torch.device) -> Target:
         noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(seed))
         return clean + config.noise * noise.to(device)
 
-    return Target(s1, s2, draw, 400, (200, 50), axes=20)
+    return Target(s1, s2, draw, config.noise**2, 400, (200, 50), axes=20)
 
 
 TARGETS: dict[str, Callable[[], Target]] = {
@@ -102,7 +108,7 @@ def mixing_of(
 
     Args:
         target: what to sample.
-        grid: step sizes, in units of one over the largest curvature.
+        grid: step sizes, in units of `target.unit`.
         chains: of the long run.
         share: of the target's steps and crowd that is taken.
         max_exponent: of `inference.ozaki`.
@@ -115,12 +121,7 @@ def mixing_of(
     start, reference = target.draw(chains, seed), target.draw(4000, seed + 1)
     crowd_start, crowd_steps = target.draw(int(share * target.crowd[0]), seed + 2), int(share * target.crowd[1])
     steps = int(share * target.steps)
-    with torch.no_grad():
-        curvature = target.s2(reference[:100])
-    if isinstance(curvature, Tensor):
-        largest = torch.linalg.eigvalsh(curvature).abs().amax()
-    else:
-        largest = curvature.diagonal.abs().amax()
+    torch.manual_seed(seed)  # pca_lowrank draws
     _, _, axes = torch.pca_lowrank(reference, q=min(target.axes, reference.shape[1]))
     spread = float(reference.var(0).mean().sqrt())
     floor = inference.sliced_wasserstein(crowd_start, reference)
@@ -135,7 +136,7 @@ def mixing_of(
     rows = []
     for sampler in (langevin, ozaki):
         for factor in grid:
-            step_size = factor / float(largest)
+            step_size = factor * target.unit
             row = {"sampler": sampler.__name__, "step_size": step_size}
             try:
                 crowd = sampler(crowd_start, step_size, crowd_steps)
@@ -209,8 +210,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--share", type=float, default=1.0, help="of the steps, for a quick look")
     parser.add_argument("--grid", type=float, nargs="+", help="step sizes, in units of 1 / largest curvature",
                         default=[0.03, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 3.0, 10.0, 30.0, 100.0, 1000.0, 1e4])  # fmt: skip
-    parser.add_argument("--image-grid", type=float, nargs="+", default=[0.03, 0.1, 0.3, 0.6, 1.0, 1.5, 3.0])
-    parser.add_argument("--max-exponent", type=float, default=0.0, help="of the Ozaki step")
+    parser.add_argument("--image-grid", type=float, nargs="+", default=[0.03, 0.1, 0.3, 0.6, 1.0, 1.5, 3.0],
+                        help="of images, in units of σ²")  # fmt: skip
+    parser.add_argument("--max-exponent", type=float, default=0.0,
+                        help="of the Ozaki step: 0 is Langevin's step in convex directions")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default=None, help="of the networks")
     args = parser.parse_args(arguments)
@@ -234,4 +237,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import models
 from configs import UserError
+from experiments.results import run
 from models import checkpoint
 
 __all__ = ["publish"]
@@ -45,4 +46,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

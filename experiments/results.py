@@ -1,14 +1,18 @@
-"""Where results go: under `results/`, a CSV that says how it was made, and pictures."""
+"""What all experiments share: the start, and results under `results/`: a CSV that says how it was made, pictures."""
 
 import csv
 import importlib.metadata
 import platform
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
 
-__all__ = ["machine", "save_figure", "save_table"]
+from configs import UserError
+
+__all__ = ["machine", "run", "save_figure", "save_table"]
 
 FOLDER = Path("results")
 
@@ -48,3 +52,13 @@ def save_figure(name: str, figure: Figure) -> Path:
     path = FOLDER / f"{name}.png"
     figure.savefig(path, dpi=120)
     return path
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs an experiment as a program: a user's mistake is one line and exit code 2, as in `main.py`."""
+    torch.set_float32_matmul_precision("high")
+    try:
+        main()
+    except UserError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None

@@ -4,9 +4,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import configs
 import models
 import runners
-from configs import Config
+from configs import Config, UserError
 from models import ScoreModel, SharedScoreModel
 from runners import folder as run_folder
 from runners.world import World
@@ -28,7 +29,14 @@ def trained(
         folder: where it is, or is to be.
         here: the device.
         evaluate: figures of the networks, kept in the place of those that `--test` would find.
+
+    Raises:
+        UserError: where the folder holds a run of another configuration.
     """
+    if (folder / "config.yml").exists():
+        saved, wanted = configs.load(folder / "config.yml").model_dump(), config.model_dump()
+        if different := [key for key in wanted if saved[key] != wanted[key]]:
+            raise UserError(f"{folder}: a run with another {', '.join(different)}; name another folder with --run")
     if not (folder / "metrics.json").exists():
         runner = runners.get(config.runner)(config, folder, here, folder / "images")
         run_folder.create(folder, config, folder / "images", ask=False)

@@ -1,13 +1,15 @@
 """How fast it is: `python -m experiments.speed loss | step | eval`.
 
 `loss`: value and gradient of a second-order loss alone, structured against dense matrices. `step`: a whole
-training step, against the published arrangement of it and in every precision. `eval`: s2 from a trained pair of
-networks, and what it is used for, against automatic differentiation of s1. Figures of one run on one machine: only
-ratios between rows of the same run carry over to another.
+training step, against the published arrangement of it and in every precision. `eval`: s2 from a pair of networks
+(with fresh weights), and what it is used for, against automatic differentiation of s1. Figures of one run on one
+machine: only ratios between rows of the same run carry over to another.
 """
 
 import argparse
 import functools
+import itertools
+import math
 import multiprocessing
 import resource
 import statistics
@@ -26,7 +28,7 @@ import losses
 import models
 import runners
 from configs import Config
-from experiments.results import machine, save_table
+from experiments.results import machine, run, save_table
 from inference.jacobian import jacobian_rows
 from models import DiagonalPlusLowRank
 from runners import world
@@ -247,7 +249,7 @@ def eval_cost(
         use: `"s2"`, `"product"`, `"diagonal"` or `"top 5"` from the second-order head; the same after `"jacobian "`
             from s1 alone.
         batch: images.
-        rows: of `"jacobian s2"`: so many of its D rows, and the time of them all in proportion.
+        rows: of `"jacobian s2"`: at least so many of its D rows, and the time of them all in proportion.
         device_name: where.
     """
     device = torch.device(device_name)
@@ -258,12 +260,12 @@ def eval_cost(
     x = torch.rand(batch, dimension, generator=generator).to(device)
     v = torch.randn(batch, dimension, 1, generator=generator).to(device)
 
+    in_one = min(64, rows)
+    blocks = math.ceil(min(rows, dimension) / in_one)
+
     def some_rows() -> None:
-        left = rows
-        for block in jacobian_rows(model.s1, x):
-            left -= block.shape[1]
-            if left <= 0:
-                return
+        for _ in itertools.islice(jacobian_rows(model.s1, x, in_one), blocks):
+            pass
 
     calls = {
         "s2": lambda: model.s2(x),
@@ -277,11 +279,15 @@ def eval_cost(
     }
     with torch.no_grad():
         memory = peak_memory(calls[use], device)
-        if use == "jacobian s2" and device.type == "cpu":  # minutes: once is enough
+        if use != "jacobian s2":
+            return measure(calls[use], device, 3), memory
+        if device.type == "cpu":  # minutes: once is enough
             start = time.perf_counter()
             some_rows()
-            return (time.perf_counter() - start) * dimension / min(rows, dimension), memory
-        return measure(calls[use], device, 3), memory
+            seconds = time.perf_counter() - start
+        else:
+            seconds = measure(some_rows, device, 3)
+        return seconds * dimension / min(blocks * in_one, dimension), memory
 
 
 def eval_tables() -> dict[tuple[str, str], dict[str, list[tuple[str, str, int]]]]:
@@ -343,8 +349,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--rows", type=int, default=10_000,
                         help="of eval: time so many rows of the Jacobian, and take the others to be alike")  # fmt: skip
-    parser.add_argument("--only", help="of a step or eval: only the rows of this configuration")
+    parser.add_argument("--only", metavar="CONFIG", help="of a step or eval: only the rows of this configuration")
     args = parser.parse_args(arguments)
+    names = {"loss": set(), "step": step_tables().keys(), "eval": {name for name, _ in eval_tables()}}[args.what]
+    if args.only is not None and args.only not in names:
+        parser.error(f"argument --only: {args.what} has no {args.only}; one of {', '.join(sorted(names))}")
     device = world.join(args.device).device
     if args.what == "loss":
         print_loss_table(device, args.repeats)
@@ -358,4 +367,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

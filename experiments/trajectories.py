@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 import datasets
 import inference
 import models
-from experiments.results import save_figure
+from experiments.results import run, save_figure
 
 __all__ = ["in_the_plane", "on_images"]
 
@@ -83,4 +83,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

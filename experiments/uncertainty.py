@@ -9,6 +9,7 @@ r = x − E[x|x̃], what trace it predicts, and what it costs for an image.
 import argparse
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ import datasets
 import inference
 import losses
 import models
-from experiments.results import save_table
+from experiments.results import run, save_table
 from experiments.runs import trained
 from runners import world
 
@@ -46,8 +47,8 @@ def compare(folder: Path, count: int, device: torch.device, seed: int = 0) -> li
         seed: of the noise and the random start.
 
     Returns:
-        rows with `method`, `captured_5`, `trace_ratio` (None where no trace is predicted), `calls` of the network and
-        `milliseconds`, an image both.
+        rows with `images`, `method`, `captured_5`, `trace_ratio` (None where no trace is predicted), `calls` of the
+        network, a product with its Jacobian counted as one, and `milliseconds`, an image both.
     """
     s1, s2, config = models.load(folder, device)
     sigma, data = config.noise, datasets.load(config, "test", device)
@@ -85,13 +86,12 @@ def compare(folder: Path, count: int, device: torch.device, seed: int = 0) -> li
         "subspace iteration": iterated,
     }
     batches = []
-    for p in inference.noisy_batches(data, sigma, seed, batch_size=BATCH):
-        if sum(len(x) for x, _ in batches) >= count:
-            break
+    some = replace(data, images=data.images[:count])
+    for p in inference.noisy_batches(some, sigma, seed, batch_size=BATCH):
         with torch.no_grad():
             batches.append((p.inputs, p.clean - losses.posterior_mean(s1(p.inputs), p.inputs, sigma)))
     energy = sum(float(residual.square().sum()) for _, residual in batches)
-    images = sum(len(x) for x, _ in batches)
+    images = len(some)
     rows = []
     for name, method in methods.items():
         method(batches[0][0][:2])  # what is done once is not counted
@@ -105,6 +105,7 @@ def compare(folder: Path, count: int, device: torch.device, seed: int = 0) -> li
             traces += 0.0 if trace is None else float(trace.sum())
         rows.append(
             {
+                "images": images,
                 "method": name,
                 "captured_5": caught / energy,
                 "trace_ratio": energy / traces if traces else None,
@@ -149,11 +150,11 @@ def main(arguments: list[str] | None = None) -> None:
     for name in args.data:
         folder = trained_on_digits(args.run, here, args.overrides) if name == "digits" else args.mnist
         found = compare(folder, args.images, here.device, args.seed)
-        rows += [{"data": name, "images": args.images} | row for row in found]
+        rows += [{"data": name} | row for row in found]
     print(summarise(rows))
     settings = {"components": COMPONENTS, "batch": BATCH, "seed": args.seed, "mnist": args.mnist}
     print("written:", save_table("uncertainty", rows, settings, here.device))
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -1,7 +1,8 @@
 """s2 with and without variance reduction at small σ: `python -m experiments.variance`, a figure of the paper.
 
-Joint training on a correlated normal with D2SM, D2SM-VR and our two objectives of small variance; the training loss of
-each step and the error against the exact s2 along the way.
+Joint training on a correlated normal with D2SM, D2SM-VR and our two objectives of small variance; the second-order loss
+of each step (that of `centered_vr` with its weight, so that the scatter of a curve can be compared, not its height) and
+the error against the exact s2 along the way.
 """
 
 import argparse
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import configs
-from experiments.results import save_figure, save_table
+from experiments.results import run, save_figure, save_table
 from experiments.runs import trained
 from runners import world
 
@@ -33,7 +34,7 @@ def picture(folders: dict[str, Path]) -> Figure:
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     for name, folder in folders.items():
-        left.plot(*curve(folder, "train/second_order"), linewidth=0.8, label=name)
+        left.plot(*curve(folder, "train/second_order"), linewidth=0.4, label=name)
         right.plot(*curve(folder, "test/relative_s2_error"), "o-", ms=3, label=name)
     left.set(xlabel="step", ylabel="second-order loss", yscale="symlog")
     right.set(xlabel="step", ylabel="squared error of s2, relative", yscale="log")
@@ -52,7 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
     here = world.join(args.device)
     changes = [
         *("model.trunk=shared", "model.ngf=128", "model.ema_rate=0.99", "batch_size=128", "lr=0.003"),
-        *("data.size=12800", "save_interval=3", "print_every=10", f"max_steps={args.steps}"),
+        *("data.size=12800", "save_interval=3", "print_every=1", f"max_steps={args.steps}"),
     ]
     folders, rows = {}, []
     for name, loss in OBJECTIVES.items():
@@ -68,4 +69,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -11,7 +11,7 @@ from torch import Tensor
 import datasets
 import losses
 import models
-from configs import Config
+from configs import Config, UserError
 from inference.figures import displayable, image_rows, posterior_figure, walk_figure
 from inference.pictures import read_images, to_pixels
 from inference.posterior import posterior
@@ -28,7 +28,12 @@ CUT_OFF = 0.05
 
 @torch.no_grad()
 def explain(
-    folder: Path, source: str | Path, target: Path, clean: bool = False, device: torch.device | str = "cpu"
+    folder: Path,
+    source: str | Path,
+    target: Path,
+    clean: bool = False,
+    device: torch.device | str = "cpu",
+    seed: int | None = None,
 ) -> dict[str, float]:
     """Denoises images and writes what else is known of them.
 
@@ -38,6 +43,7 @@ def explain(
         target: where the pictures go; it is made.
         clean: the images are clean: noise of the model's σ is added first.
         device: where to compute.
+        seed: of that noise; by default that of the run.
 
     Returns:
         the number of images; `mse`, the mean squared error, for clean ones; `predicted_mse`, the mean variance, of a
@@ -51,6 +57,8 @@ def explain(
         UserError: where the images or the checkpoint can't be read or do not fit each other.
     """
     model, config = models.load_model(folder, device)
+    if config.data.dataset == "Synthetic":
+        raise UserError(f"{folder}: a model of points, not of images")
     names, values = read_images(source, config)
     sigma, shape = config.noise, (config.data.channels, config.data.image_size, config.data.image_size)
     low, high = datasets.value_range(shape[0])
@@ -61,7 +69,8 @@ def explain(
             "(give .npy files of floats), and if the images are clean, say --clean",
             100 * cut_off,
         )
-    noise = torch.randn(values.shape, generator=torch.Generator().manual_seed(config.seed))
+    generator = torch.Generator().manual_seed(config.seed if seed is None else seed)
+    noise = torch.randn(values.shape, generator=generator)
     noisy = (values + sigma * noise if clean else values).to(device)
     scores, curvatures = zip(*(model(part) for part in noisy.split(100)), strict=True)
     mean = losses.posterior_mean(torch.cat(scores), noisy, sigma)

@@ -119,6 +119,7 @@ def score_fields(
     scores: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor | DiagonalPlusLowRank]]],
     log_density: Callable[[Tensor], Tensor],
     reach: float = 3.0,
+    device: torch.device | str = "cpu",
 ) -> Figure:
     """s1 as arrows and the three entries of s2 as colours over the plane, a column for each pair of scores.
 
@@ -127,6 +128,7 @@ def score_fields(
         log_density: of the noisy points `(B, 2)`; s1 is drawn upon its density, and s2 is faded where that is below a
             thousandth of its largest, since nothing was learned there.
         reach: the plane is shown from −reach to reach.
+        device: where the points are that the scores are given; the density is given those of the CPU.
 
     Each row has one scale, that of the first pair.
     """
@@ -140,12 +142,12 @@ def score_fields(
     axes = figure.subplots(4, len(scores), squeeze=False)
     limits = None
     for column, (name, (s1, s2)) in zip(axes.T, scores.items(), strict=True):
-        curvature = s2(points)
-        curvature = curvature if isinstance(curvature, Tensor) else curvature.dense()
+        curvature = s2(points.to(device))
+        curvature = (curvature if isinstance(curvature, Tensor) else curvature.dense()).cpu()
         entries = [curvature[:, i, j].view(81, 81).numpy() for i, j in ((0, 0), (0, 1), (1, 1))]
         if limits is None:
             limits = [float(abs(entry * known).max()) for entry in entries]
-        arrows = s1(sparse)
+        arrows = s1(sparse.to(device)).cpu()
         column[0].imshow(density, origin="lower", extent=box, cmap="Greys", alpha=0.6)
         column[0].quiver(*sparse.T.numpy(), *arrows.T.numpy(), color="tab:blue", angles="xy")
         column[0].set_title(f"{name}: s1")

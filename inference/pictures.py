@@ -1,5 +1,6 @@
 """A user's own images: from files and arrays to the model's values, and back."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,8 @@ def from_pixels(images: np.ndarray | Tensor, config: Config) -> Tensor:
     if batch.shape[1:] != (*size, data.channels):
         wanted = f"{size[0]}×{size[1]} with {data.channels} channel(s)"
         raise ValueError(f"an array of shape {array.shape}; images of {wanted} are wanted")
+    if not len(batch):
+        raise ValueError("an array without images")
     if not np.isfinite(batch).all():
         raise ValueError("the images have values that are not finite")
     values = torch.from_numpy(np.ascontiguousarray(batch)).permute(0, 3, 1, 2)
@@ -65,11 +68,16 @@ def read_images(path: str | Path, config: Config) -> tuple[list[str], Tensor]:
         UserError: where there is no such file, or one is no image or has another size.
     """
     path = Path(path)
-    if not path.exists():
+    try:
+        files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+        found = path.exists()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
+    if not found:
         raise UserError(f"{path}: no such file or folder")
-    files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
     if not files:
         raise UserError(f"{path}: the folder has no files")
+    stems = Counter(file.stem for file in files)
     names, values = [], []
     for file in files:
         try:
@@ -77,7 +85,8 @@ def read_images(path: str | Path, config: Config) -> tuple[list[str], Tensor]:
         except ValueError as error:
             raise UserError(f"{file}: {error}") from error
         values.append(read)
-        names += [file.stem] if len(read) == 1 else [f"{file.stem}_{number}" for number in range(len(read))]
+        name = file.stem if stems[file.stem] == 1 else file.name.replace(".", "_")
+        names += [name] if len(read) == 1 else [f"{name}_{number}" for number in range(len(read))]
     return names, torch.cat(values)
 
 
@@ -90,12 +99,16 @@ def _read(file: Path, channels: int) -> np.ndarray:
             content = np.load(file)
             return content if isinstance(content, np.ndarray) else content["images"]
         with Image.open(file) as image:
-            return np.array(image.convert("L" if channels == 1 else "RGB"))
+            eight_bits = not image.mode.startswith(("I", "F"))
+            pixels = np.array(image.convert("L" if channels == 1 else "RGB"))
     except KeyError as error:
         raise ValueError("the archive has no array 'images'") from error
     except Exception as error:  # Pillow and numpy meet a broken file with half a dozen types of exception
         reason = "not an image, .npy or .npz file, or a broken one"
         raise ValueError(reason) from error
+    if not eight_bits:
+        raise ValueError("more than 8 bits a pixel; save it with 8, or as a .npy array of floats")
+    return pixels
 
 
 def denoise(source: str | Path | tuple, images: np.ndarray | Tensor | str | Path) -> np.ndarray | Tensor:

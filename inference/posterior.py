@@ -46,7 +46,7 @@ class Posterior:
         return len(self.mean)
 
     def __getitem__(self, rows) -> "Posterior":
-        """The posteriors of a slice or an index of the points."""
+        """The posteriors of some of the points: a slice, a list of numbers, or a mask."""
         sigma = self.sigma[rows] if isinstance(self.sigma, Tensor) and self.sigma.ndim else self.sigma
         return Posterior(self.mean[rows], self.covariance[rows], self.noisy[rows], sigma, self.floor, self.s1)
 
@@ -158,6 +158,9 @@ def posterior(
     Returns:
         a `Posterior`, evaluated in one call of the network where s1 and s2 are the two of one shared trunk.
 
+    Raises:
+        ValueError: where there is no s2.
+
     Source: Tweedie's formula; Meng et al. 2021, theorem 1 and section 5.
     """
     if callable(s1) and callable(s2):
@@ -165,6 +168,8 @@ def posterior(
     else:
         score = s1(x_noisy) if callable(s1) else s1
         curvature = s2(x_noisy) if callable(s2) else s2
+    if curvature is None:
+        raise ValueError("s2 is None: the model has no second order; inference.jacobian of its s1 can be given for it")
     if isinstance(curvature, Tensor):
         curvature = DiagonalPlusLowRank.from_dense(curvature)
     if floor is None:

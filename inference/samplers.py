@@ -201,7 +201,10 @@ def _run(
     kept = []
     for step in tqdm(range(1, steps + 1), desc=name, disable=None if progress else True, leave=False):
         noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
-        x = move(x, noise)
+        try:
+            x = move(x, noise)
+        except torch.linalg.LinAlgError:  # no eigenvalues: the scores are not finite
+            x = torch.full_like(x, torch.nan)
         if not bool((x.abs() < LIMIT).all()):
             raise DivergedError(f"{name} diverged at step {step} with step size {step_size:g}; take a smaller one")
         if callback is not None:

@@ -21,8 +21,9 @@ def subspace_iteration(
             of the angles between the two.
 
     Returns:
-        variances `(B, k)`, descending, the singular values of the last product; orthonormal directions `(B, D, k)`; and
-        the number of steps that each matrix took, `(B,)`.
+        variances `(B, k)`, descending, the singular values of the last product, negative where it turned a direction
+        round; orthonormal directions `(B, D, k)`; and the number of steps that each matrix took, `(B,)`. The k are
+        largest in size, so that a large negative eigenvalue takes a place among them, the last.
     """
     directions = torch.linalg.qr(directions).Q
     variances = torch.zeros(directions.shape[0], directions.shape[2], dtype=directions.dtype, device=directions.device)
@@ -30,7 +31,10 @@ def subspace_iteration(
     rows = torch.arange(len(directions), device=directions.device)
     for _ in range(steps):
         before = directions[rows]
-        left, values, _ = torch.linalg.svd(multiply(before, rows), full_matrices=False)
+        left, values, right = torch.linalg.svd(multiply(before, rows), full_matrices=False)
+        values = values * (left * (before @ right.mT)).sum(1).sign()
+        values, order = values.sort(dim=1, descending=True)
+        left = left.gather(2, order[:, None].expand_as(left))
         directions, variances = directions.index_copy(0, rows, left), variances.index_copy(0, rows, values)
         taken[rows] += 1
         outside = torch.linalg.matrix_norm(left - before @ (before.mT @ left), ord=2)

@@ -1,4 +1,5 @@
-"""Symmetric matrices `diag(α) + ββᵀ`, never formed: everything costs O(B·D·r²) time and O(B·D·r) memory."""
+"""Symmetric matrices `diag(α) + ββᵀ`, not formed: everything costs O(B·D·r²) time and O(B·D·r) memory. (Alone
+`dense`, and the eigenpairs where D is a few hundred at most and that is faster, have D×D entries.)"""
 
 import warnings
 from collections.abc import Sequence

@@ -47,15 +47,19 @@ class Runner:
         images: the folder for pictures, in the run folder.
 
     Raises:
-        UserError: where the data can't be had, the batch does not fit the data set or the processes, or
-            the runner does not have the objective.
+        UserError: where the data can't be had or is not for this runner, the batch does not fit the data set or the
+            processes, or the runner does not have the objective.
     """
 
     objectives: tuple[str, ...]
+    synthetic = False
 
     def __init__(self, config: Config, folder: Path, world: World, images: Path):
         self.config, self.folder, self.world, self.images = config, folder, world, images
         self.device = world.device
+        if (config.data.dataset == "Synthetic") != self.synthetic:
+            wanted = "Synthetic" if self.synthetic else "images"
+            raise UserError(f"data.dataset: {type(self).__name__} trains on {wanted}, not on {config.data.dataset}")
         if config.loss not in self.objectives:
             raise UserError(f"loss: {type(self).__name__} has no {config.loss}; one of {', '.join(self.objectives)}")
         if world.first:  # downloads, where that is needed, before the others look
@@ -346,7 +350,7 @@ class Runner:
         """Evaluates the newest checkpoint (its EMA weights where there are any) into `metrics.json`."""
         model, _ = models.load_model(self.folder, self.device)
         picture = self.images / "test.png"
-        picture.parent.mkdir(exist_ok=True)
+        picture.parent.mkdir(parents=True, exist_ok=True)
         metrics = {"noise": self.config.noise, "seed": self.config.seed, "images": len(self.test_data)}
         metrics |= self.evaluate(model, picture)
         path = self.folder / "metrics.json"

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 import inference
+from configs import Config, UserError
 from datasets import DensityData
 from models import ScoreModel
 from runners.hybrid import HybridRunner
@@ -18,6 +19,12 @@ class SyntheticRunner(HybridRunner):
     """Trains multilayer perceptrons on `data.density`: s1, and s2 with the head that `model.head` names."""
 
     first_order_weight = 1
+    synthetic = True
+
+    def __init__(self, config: Config, *rest):
+        if config.model.head == "none" and config.loss not in ("dsm", "dsm_vr"):
+            raise UserError(f"loss: {config.loss} is of the second order, and model.head is none; one of dsm, dsm_vr")
+        super().__init__(config, *rest)
 
     def losses(self, clean: Tensor, noise: Tensor) -> dict[str, Tensor]:
         if self.config.model.head == "none":
@@ -34,9 +41,10 @@ class SyntheticRunner(HybridRunner):
         sigma, data = self.config.noise, self.test_data
         metrics = score_errors(model, data, sigma, self.config.seed, len(data))
         if data.density.dimension == 2:
-            scores = {"exact": (lambda x: data.density.s1(x, sigma), lambda x: data.density.s2(x, sigma))}
+            exact_s1, exact_s2 = (lambda x, f=f: f(x.cpu(), sigma) for f in (data.density.s1, data.density.s2))
+            scores = {"exact": (exact_s1, exact_s2)}
             scores["learned"] = model.s1, model.s2 or (lambda x: inference.jacobian(model.s1, x))
-            figure = inference.score_fields(scores, lambda x: data.density.log_prob(x, sigma))
+            figure = inference.score_fields(scores, lambda x: data.density.log_prob(x, sigma), device=self.device)
             figure.savefig(picture, dpi=120)
         return metrics
 
