@@ -66,6 +66,22 @@ COMMAND_LINES = {
     "precision unknown": (with_set("precision=fp8"), "input should be 'fp32' or 'bf16'"),
     "ema rate": (with_set("model.ema_rate=1.5"), "input should be less than 1"),
     "no images": (with_set("data.dataset=npz"), "data_dir: neither a file data nor data_train.npz"),
+    "an image of points": (
+        ["--runner", "SyntheticRunner", *GOOD[2:]],
+        "data.dataset: SyntheticRunner trains on Synthetic, not on Digits",
+    ),
+    "points for images": (
+        with_flag("--config", "synthetic/plane.yml"),
+        "data.dataset: UnetDSMRunner trains on images, not on Synthetic",
+    ),
+    "points mirrored": (
+        with_flag("--config", "synthetic/plane.yml", "--set", "data.random_flip=true"),
+        "only images can be mirrored",
+    ),
+    "second order without a head": (
+        [*("--runner", "SyntheticRunner", "--config", "synthetic/plane.yml", "--ni", "--set", "model.head=none")],
+        "is of the second order, and model.head is none; one of dsm, dsm_vr",
+    ),
     "nothing to test": (with_flag("--test"), "runs/logs/x: no run folder; check --run, --doc and --rank"),
     "nothing to resume": (with_flag("--resume_training"), "runs/logs/x: no run folder; check --run, --doc and --rank"),
 }

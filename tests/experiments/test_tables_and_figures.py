@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+import configs
 import datasets
 import experiments.all
-from experiments import accuracy, mixing, publish, speed, uncertainty
+from experiments import accuracy, components, mixing, publish, runs, speed, uncertainty
+from runners import world
 
 ROOT = Path(__file__).parents[2]
 DIGITS = str(ROOT / "checkpoints/digits_low_rank")
@@ -87,6 +89,7 @@ def test_all_runs_each_with_quick_results_apart(monkeypatch):
         module = importlib.import_module(f"experiments.{name}")
         monkeypatch.setattr(module, "main", lambda call, name=name: called.append((name, call)))
     monkeypatch.setattr(experiments.results, "FOLDER", Path("results"))
+    monkeypatch.setattr(experiments.all, "NEEDED", ("digits_low_rank.yml",))
     experiments.all.main([])
     assert called == [(name, call) for name, calls in experiments.all.FULL.items() for call in calls]
     assert Path("results") == experiments.results.FOLDER
@@ -116,6 +119,25 @@ def test_accuracy_of_the_exact_score_is_perfect_and_of_nothing_is_one():
     assert accuracy.error(model, config, 500, 0, diagonal=False)["relative_error"] < 1e-6
     model.scale.data.zero_()
     assert accuracy.error(model, config, 500, 0, diagonal=True)["relative_error"] == pytest.approx(1)
+
+
+def test_a_run_of_other_settings_is_not_taken(tmp_path):
+    overrides, given = ["max_steps=2", "save_interval=1000"], {"runner": "UnetDSMRunner", "noise": 0.5}
+    here = world.join("cpu")
+    config = configs.load(configs.find("digits_dsm.yml"), overrides, **given)
+    for _ in range(2):  # the second time it is there
+        folder = runs.trained(config, tmp_path / "run", here, evaluate=lambda model: {"a": 1})
+    assert runs.figures_of(folder) == {"a": 1}
+    other = configs.load(configs.find("digits_dsm.yml"), ["max_steps=3", "model.ngf=8"], **given)
+    with pytest.raises(configs.UserError, match="a run with another max_steps, save_interval, model; name another"):
+        runs.trained(other, tmp_path / "run", here)
+
+
+def test_a_mistake_is_one_line(capsys):
+    with pytest.raises(SystemExit) as ended:
+        experiments.results.run(lambda: components.main(["--model", "nowhere"]))
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_every_method_has_the_same_evaluations():

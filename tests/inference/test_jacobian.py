@@ -78,6 +78,14 @@ def test_components_of_a_denoiser_without_training_or_derivatives():
     assert (calls < 301).all()
 
 
+def test_iteration_knows_the_sign_of_an_eigenvalue():
+    matrix = torch.diag(torch.tensor([1.0, 0.5, 0.2, -3.0]))[None]
+    start = torch.randn(1, 4, 2, generator=torch.Generator().manual_seed(0))
+    variances, directions, _ = inference.subspace_iteration(lambda v, rows: matrix[rows] @ v, start, 60)
+    close(variances, torch.tensor([[1.0, -3.0]]))
+    close(directions[0].abs(), torch.eye(4)[:, [0, 3]], rtol=0, atol=1e-4)
+
+
 def test_iteration_stops_matrix_by_matrix():
     easy, hard = torch.diag(torch.tensor([1.0, 0.01, 0.0])), torch.diag(torch.tensor([1.0, 0.9, 0.0]))
     matrices = torch.stack([easy, hard])

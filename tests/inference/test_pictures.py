@@ -71,6 +71,7 @@ def test_pixels_there_and_back():
         (np.zeros((8, 8), np.int64), "images of type int64"),
         (np.full((8, 8), np.nan), "not finite"),
         (np.uint8(3), "images of 8×8"),
+        (np.zeros((0, 8, 8), np.uint8), "an array without images"),
     ],
 )
 def test_arrays_that_do_not_fit(array, message):
@@ -145,12 +146,29 @@ def test_arrays_as_input_and_noise_that_is_cut_off(trained, tmp_path, command):
     assert "% of the values are at the ends of their range" in command(*call, "--input", "cut.png").stdout
 
 
+def test_files_of_one_stem_and_the_seed_of_added_noise(trained, tmp_path, command):
+    folder, call = trained
+    (tmp_path / "own").mkdir()
+    Image.fromarray(digits(1)[0]).save(tmp_path / "own/a.png")
+    np.save(tmp_path / "own/a.npy", digits(2)[1])
+    means = []
+    for seed in ("1", "2"):
+        done = command(*call, "--input", "own", "--clean", "--seed", seed)
+        assert done.returncode == 0, done.stderr
+        arrays = np.load(folder / "images/input/posterior.npz")
+        assert arrays["names"].tolist() == ["a_npy", "a_png"]
+        means.append(arrays["mean"])
+    assert not np.array_equal(*means)
+
+
 def make_input(kind: str, folder) -> str:
     if kind == "missing":
         return "nowhere"
     path = folder / {"text": "note.png", "archive": "a.npz", "folder": "empty"}.get(kind, "image.png")
     if kind == "size":
         Image.fromarray(np.zeros((9, 8), np.uint8)).save(path)
+    elif kind == "deep":
+        Image.fromarray(np.zeros((8, 8), np.uint16)).save(path)
     elif kind == "text":
         path.write_text("not an image")
     elif kind == "archive":
@@ -165,6 +183,7 @@ def make_input(kind: str, folder) -> str:
     [
         ("missing", "nowhere: no such file or folder"),
         ("size", "image.png: an array of shape (9, 8); images of 8×8 with 1 channel(s) are wanted"),
+        ("deep", "image.png: more than 8 bits a pixel; save it with 8, or as a .npy array of floats"),
         ("text", "note.png: not an image, .npy or .npz file, or a broken one"),
         ("archive", "a.npz: the archive has no array 'images'"),
         ("folder", "empty: the folder has no files"),
