@@ -57,7 +57,7 @@ class HybridRunner(Runner):
         noisy points and on the networks, but not on the noise itself: so it does not move the minimiser.
 
         A free covariance can predict a trace near zero or below, and such a point would count for thousands: there t is
-        the mean over the batch. No t is taken for less than D/100.
+        the mean over the batch, of which each point is one in B. No t is taken for less than D/100.
         """
         dimension = s2.diagonal.shape[1]
         t = s2.affine(self.config.noise**2, 1.0).trace().detach()
