@@ -5,6 +5,7 @@ and whether the predicted variance is right on average.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,11 +15,13 @@ import configs
 import datasets
 import inference
 import models
+from configs import Config
 from experiments.results import run, save_figure, save_table
 from experiments.runs import figures_of, trained
+from models import ScoreModel, SharedScoreModel
 from runners import world
 
-__all__ = ["DATA", "picture"]
+__all__ = ["DATA", "figures", "picture"]
 
 SHAPE_OF_MNIST = ["data.dataset=MNIST", "data.image_size=28", "data.channels=1", "data.random_flip=false"]
 DATA = {
@@ -27,6 +30,14 @@ DATA = {
     "cifar10": ("cifar10_diagonal_shared.yml", []),
 }
 SMALL = ["model.ngf=16", "batch_size=32", "lr=0.001", "model.ema_rate=0.99", "precision=bf16"]
+
+
+def figures(model: ScoreModel | SharedScoreModel, config: Config, count: int) -> dict[str, float]:
+    """Those of `inference.denoise_error` and `inference.Predictions`, over the first `count` test images."""
+    data = datasets.load(config, "test", next(model.parameters()).device)
+    some = replace(data, images=data.images[:count])
+    given = model.s1, some, config.noise, config.seed
+    return inference.denoise_error(*given) | inference.predictions(model, *given[1:]).figures()
 
 
 @torch.no_grad()
@@ -52,7 +63,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data", nargs="+", choices=DATA, default=["mnist", "cifar10"])
     parser.add_argument("--noise", type=float, nargs="+", default=[0.3, 0.5, 0.8, 1.0])
     parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--images", type=int, default=10)
+    parser.add_argument("--images", type=int, default=10, help="in the figure")
+    parser.add_argument("--tested", type=int, default=2000, help="test images of the figures")
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default=None)
@@ -68,7 +80,10 @@ def main(arguments: list[str] | None = None) -> None:
             given = {"runner": "DoubleDiagonalHybridRunner", "noise": noise, "seed": args.seed}
             overrides = [*changes, *small, f"max_steps={args.steps}", *args.overrides]
             config = configs.load(configs.find(file), overrides, **given)
-            folders[noise] = trained(config, args.run / f"{name}_{noise:g}_{args.seed}", here)
+            folder = args.run / f"{name}_{noise:g}_{args.seed}"
+            folders[noise] = trained(
+                config, folder, here, lambda model, config=config: figures(model, config, args.tested)
+            )
             found = figures_of(folders[noise])
             keys = ("mse", "psnr_gain", "trace_ratio", "negative_variances", "coverage_90")
             rows.append({"data": name, "noise": noise} | {key: found[key] for key in keys})
