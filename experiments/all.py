@@ -1,7 +1,7 @@
 """Every table and figure, one after the other: `python -m experiments.all [--quick]`.
 
 Without `--quick` with the settings of docs/reproduction.md, which take hours on a CPU and want MNIST and CIFAR-10. With
-it in a few minutes and from embedded data alone, to see that everything runs; its results go to `results/quick/`.
+it in under ten minutes and from embedded data alone, to see that everything runs; its results go to `results/quick/`.
 """
 
 import argparse
