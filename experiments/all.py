@@ -29,8 +29,11 @@ FULL = {
 }
 """For each experiment, the arguments of each call of it."""
 
-NEEDED = ("mnist_low_rank_shared.yml", "cifar10_diagonal_shared.yml")
-"""Configurations whose data the full settings want."""
+NEEDED = {
+    "mnist_low_rank_shared.yml": {"uncertainty", "mixing", "diagonals", "components", "trajectories"},
+    "cifar10_diagonal_shared.yml": {"diagonals"},
+}
+"""Configurations whose data the full settings want, and the experiments that do."""
 
 RUN = "runs/quick"
 DIGITS = "checkpoints/digits_low_rank"
@@ -58,8 +61,9 @@ def main(arguments: list[str] | None = None) -> None:
     if args.quick:
         experiments.results.FOLDER = Path("results/quick")
     else:
-        for file in NEEDED:  # is downloaded or missed now, not after hours
-            datasets.load(configs.load(configs.find(file)), "test")
+        for file, users in NEEDED.items():
+            if users & set(args.only):  # is downloaded or missed now, not after hours
+                datasets.load(configs.load(configs.find(file)), "test")
     for name in args.only:
         module = importlib.import_module(f"experiments.{name}")
         for call in (QUICK if args.quick else FULL)[name]:

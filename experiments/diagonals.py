@@ -82,7 +82,11 @@ def main(arguments: list[str] | None = None) -> None:
             config = configs.load(configs.find(file), overrides, **given)
             folder = args.run / f"{name}_{noise:g}_{args.seed}"
             folders[noise] = trained(
-                config, folder, here, lambda model, config=config: figures(model, config, args.tested)
+                config,
+                folder,
+                here,
+                lambda model, config=config: figures(model, config, args.tested),
+                {"tested": args.tested},
             )
             found = figures_of(folders[noise])
             keys = ("mse", "psnr_gain", "trace_ratio", "negative_variances", "coverage_90")
@@ -92,7 +96,12 @@ def main(arguments: list[str] | None = None) -> None:
                 flush=True,
             )
         written.append(save_figure(f"diagonals_{name}", picture(folders, args.images, args.seed)))
-    used = {"steps": args.steps, "seed": args.seed, "overrides": " ".join([*SMALL, *args.overrides])}
+    used = {
+        "steps": args.steps,
+        "tested": args.tested,
+        "seed": args.seed,
+        "overrides": " ".join([*SMALL, *args.overrides]),
+    }
     print("written:", save_table("diagonals", rows, used, here.device), *written)
 
 

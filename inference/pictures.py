@@ -69,12 +69,11 @@ def read_images(path: str | Path, config: Config) -> tuple[list[str], Tensor]:
     """
     path = Path(path)
     try:
+        if not path.exists():
+            raise UserError(f"{path}: no such file or folder")
         files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
-        found = path.exists()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
-    if not found:
-        raise UserError(f"{path}: no such file or folder")
     if not files:
         raise UserError(f"{path}: the folder has no files")
     stems = Counter(file.stem for file in files)

@@ -10,7 +10,7 @@ from configs import Config, UserError
 from datasets import DensityData
 from models import ScoreModel
 from runners.hybrid import HybridRunner
-from runners.unet_dsm import first_order_losses
+from runners.unet_dsm import UnetDSMRunner, first_order_losses
 
 __all__ = ["SyntheticRunner", "score_errors"]
 
@@ -22,8 +22,10 @@ class SyntheticRunner(HybridRunner):
     synthetic = True
 
     def __init__(self, config: Config, *rest):
-        if config.model.head == "none" and config.loss not in ("dsm", "dsm_vr"):
-            raise UserError(f"loss: {config.loss} is of the second order, and model.head is none; one of dsm, dsm_vr")
+        if config.model.head == "none" and config.loss not in (known := UnetDSMRunner.objectives):
+            raise UserError(
+                f"loss: {config.loss} is of the second order, and model.head is none; one of {', '.join(known)}"
+            )
         super().__init__(config, *rest)
 
     def losses(self, clean: Tensor, noise: Tensor) -> dict[str, Tensor]:

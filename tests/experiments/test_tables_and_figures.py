@@ -89,7 +89,7 @@ def test_all_runs_each_with_quick_results_apart(monkeypatch):
         module = importlib.import_module(f"experiments.{name}")
         monkeypatch.setattr(module, "main", lambda call, name=name: called.append((name, call)))
     monkeypatch.setattr(experiments.results, "FOLDER", Path("results"))
-    monkeypatch.setattr(experiments.all, "NEEDED", ("digits_low_rank.yml",))
+    monkeypatch.setattr(experiments.all, "NEEDED", {"digits_low_rank.yml": {"accuracy"}})
     experiments.all.main([])
     assert called == [(name, call) for name, calls in experiments.all.FULL.items() for call in calls]
     assert Path("results") == experiments.results.FOLDER
@@ -131,6 +131,8 @@ def test_a_run_of_other_settings_is_not_taken(tmp_path):
     other = configs.load(configs.find("digits_dsm.yml"), ["max_steps=3", "model.ngf=8"], **given)
     with pytest.raises(configs.UserError, match="a run with another max_steps, save_interval, model; name another"):
         runs.trained(other, tmp_path / "run", here)
+    with pytest.raises(configs.UserError, match="tested on other points; name another"):
+        runs.trained(config, tmp_path / "run", here, tested={"points": 3})
 
 
 def test_a_mistake_is_one_line(capsys):
