@@ -38,7 +38,7 @@ def draw_ellipses(axis: Axes, mean: Tensor, covariance: Tensor, colour: str) -> 
 @torch.no_grad()
 def picture(folders: dict[str, Path], noise: float, points: int, seed: int) -> Figure:
     """A panel for each density."""
-    figure = Figure(figsize=(4.6 * len(folders), 4.8), layout="constrained")
+    figure = Figure(figsize=(4.6 * len(folders), 5.2), layout="constrained")
     for axis, (name, folder) in zip(figure.subplots(1, len(folders), squeeze=False)[0], folders.items(), strict=True):
         s1, s2, _ = models.load(folder)
         density = datasets.DENSITIES[name](2)

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from torch import Tensor
 
 import datasets
@@ -197,6 +198,8 @@ def mixing_figure(by_target: dict[str, list[dict]]) -> Figure:
                 axis.loglog([row["step_size"] for row in own], [row[key] for row in own], "o-", ms=3, label=sampler)
         column[0].set(title=name, ylabel="effective samples a step")
         column[1].set(xlabel="step size", ylabel="bias")
+        for axis in column:
+            axis.xaxis.set_minor_formatter(NullFormatter())
         column[1].axhline(ALLOWED_BIAS, color="gray", linestyle="--", linewidth=1)
     axes[0, 0].legend()
     return figure

@@ -23,12 +23,13 @@ def in_the_plane(step_sizes: list[float], steps: int, seed: int) -> Figure:
     law = datasets.multivariate_normal([0.0, 0.0], [[0.505, 0.495], [0.495, 0.505]])
     side = torch.linspace(-2.5, 2.5, 100)
     density = law.log_prob(torch.cartesian_prod(side, side)).exp().view(100, 100).T
+    levels = density.max() * torch.tensor([3.0, 2.0, 1.0]).square().div(-2).exp()  # 3, 2 and 1 standard deviations
     start = torch.tensor([[-1.2, -1.6]])
     figure = Figure(figsize=(3.3 * len(step_sizes), 6.8), layout="constrained")
     for line, name in zip(figure.subplots(2, len(step_sizes), squeeze=False), ("langevin", "ozaki"), strict=True):
         for axis, step_size in zip(line, step_sizes, strict=True):
             scores = (law.s1,) if name == "langevin" else (law.s1, law.s2)
-            axis.contour(side, side, density, levels=5, colors="gray", linewidths=0.7)
+            axis.contour(side, side, density, levels=levels, colors="gray", linewidths=0.7)
             axis.set(title=f"{name}, ε = {step_size:g}", xlim=(-2.5, 2.5), ylim=(-2.5, 2.5))
             axis.set(aspect="equal", xticks=[], yticks=[])
             try:
