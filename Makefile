@@ -1,16 +1,19 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python main.py --runner LowRankHybridRunner --doc demo
+API := configs linalg models losses datasets inference evaluation runners
 
-.PHONY: demo test slow lint clean
+.PHONY: demo test tests slow lint types docs clean
 
 demo: .venv/installed
 	$(RUN) --config digits_low_rank.yml --noise 0.5 --ni
 	$(RUN) --test --rank 16
-	@echo "Look at test.png and calibration.png in runs/logs/demo_rank16/images; the figures are in metrics.json beside it."
+	@echo "Look at test.png and calibration.png in runs/logs/demo_rank16/images; the numbers are in metrics.json beside it."
 
-test: .venv/installed-dev
-	$(BIN)/python -m pytest
+test: lint types tests
+
+tests: .venv/installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 slow: .venv/installed-dev
 	$(BIN)/python -m pytest -m slow
@@ -18,6 +21,13 @@ slow: .venv/installed-dev
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: .venv/installed-dev
+	$(BIN)/mypy
+
+docs: .venv/installed-dev
+	$(BIN)/python -m pdoc --docformat google --output-directory docs/api $(API)
+	@echo "Open docs/api/index.html."
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -27,8 +37,8 @@ lint: .venv/installed-dev
 	@touch $@
 
 .venv/installed-dev: requirements.txt requirements-dev.txt | .venv/bin/python
-	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet -r requirements.txt -r requirements-dev.txt
 	@touch $@ .venv/installed
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache
+	rm -rf .venv build docs/api .mypy_cache .pytest_cache .ruff_cache
