@@ -1,4 +1,4 @@
-"""Pictures a person looks at."""
+"""Plots: rows of images, posteriors, score fields, calibration."""
 
 from collections.abc import Callable
 
@@ -6,29 +6,28 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-import datasets
-from inference.posterior import Posterior
-from models import DiagonalPlusLowRank
+import linalg
+from datasets import displayable
+from evaluation.calibration import Predictions
+from inference import Posterior
+from models import Scores
 
-__all__ = ["displayable", "image_rows", "posterior_figure", "score_fields", "walk_figure"]
+__all__ = ["calibration_figure", "image_rows", "posterior_figure", "score_fields", "walk_figure"]
 
 Scale = tuple[str, float, float]
 GREY: Scale = ("gray", 0.0, 1.0)
 
 
-def displayable(values: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """Values of the model `(n, D)` as pictures `(n, C, H, W)` in [0, 1], on the CPU."""
-    low, high = datasets.value_range(shape[0])
-    return ((values - low) / (high - low)).clamp(0, 1).unflatten(1, shape).cpu()
-
-
 def image_rows(rows: dict[str, Tensor], title: str = "", scales: dict[str, Scale] | None = None) -> Figure:
-    """A figure with a labelled row of images for each entry.
+    """A labelled row of images for each entry.
 
     Args:
-        rows: label to pictures `(n, C, H, W)`, in [0, 1] where no scale is given; n is the same for all.
+        rows: label to pictures `(n, C, H, W)` on the CPU, in [0, 1] where there is no scale; n is the same for all.
         title: above the whole.
         scales: label to (colour map, least, most), for pictures of one channel that are not grey.
+
+    Raises:
+        ValueError: where a row has another number of pictures than the first.
     """
     columns = len(next(iter(rows.values())))
     figure = Figure(figsize=(0.9 * columns + 1, 0.95 * len(rows) + 0.4), layout="constrained")
@@ -63,10 +62,13 @@ def posterior_figure(
         clean: x `(n, D)`, where it is known.
         components: how many directions to show.
         title: above the whole.
-        refine: as of `Posterior.principal_components`.
+        refine: see `Posterior.principal_components`.
 
     The standard deviation is in the units of the data, the mean over the channels of a coloured image. A direction is
     blue below zero and red above; on a coloured image, grey where it is zero.
+
+    Raises:
+        ValueError: where the components cannot be had or refined; see `Posterior.principal_components`.
     """
     rows = {} if clean is None else {"clean": displayable(clean, shape)}
     rows["noisy"] = displayable(posterior.noisy, shape)
@@ -100,7 +102,10 @@ def walk_figure(
         index: of the image.
         components: how many rows.
         reach: of the walk, in standard deviations of each component.
-        refine: as of `Posterior.principal_components`.
+        refine: see `Posterior.principal_components`.
+
+    Raises:
+        ValueError: where the components cannot be had or refined; see `Posterior.principal_components`.
     """
     variances, directions = posterior.principal_components(components, refine)
     stops = torch.linspace(-reach, reach, 7)
@@ -115,22 +120,23 @@ def walk_figure(
     return figure
 
 
+@torch.no_grad()
 def score_fields(
-    scores: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor | DiagonalPlusLowRank]]],
+    scores: dict[str, Scores],
     log_density: Callable[[Tensor], Tensor],
     reach: float = 3.0,
     device: torch.device | str = "cpu",
 ) -> Figure:
-    """s1 as arrows and the three entries of s2 as colours over the plane, a column for each pair of scores.
+    """s1 as arrows and the three entries of s2 as colours over the plane, a column for each entry.
 
     Args:
-        scores: name to (s1, s2) in two dimensions.
+        scores: name to scores in two dimensions; where they have no second order, the Jacobian of s1 is taken for it.
         log_density: of the noisy points `(B, 2)`; s1 is drawn upon its density, and s2 is faded where that is below a
             thousandth of its largest, since nothing was learned there.
         reach: the plane is shown from −reach to reach.
         device: where the points are that the scores are given; the density is given those of the CPU.
 
-    Each row has one scale, that of the first pair.
+    Each row has one scale, that of the first entry.
     """
     side = torch.linspace(-reach, reach, 81)
     points = torch.cartesian_prod(side, side).flip(1)  # rows from low to high y
@@ -141,13 +147,13 @@ def score_fields(
     figure = Figure(figsize=(2.9 * len(scores) + 0.6, 11), layout="constrained")
     axes = figure.subplots(4, len(scores), squeeze=False)
     limits = None
-    for column, (name, (s1, s2)) in zip(axes.T, scores.items(), strict=True):
-        curvature = s2(points.to(device))
-        curvature = (curvature if isinstance(curvature, Tensor) else curvature.dense()).cpu()
-        entries = [curvature[:, i, j].view(81, 81).numpy() for i, j in ((0, 0), (0, 1), (1, 1))]
+    for column, (name, pair) in zip(axes.T, scores.items(), strict=True):
+        inputs = points.to(device)
+        s2 = (linalg.jacobian(pair.s1, inputs) if pair.s2 is None else pair.s2(inputs).dense()).cpu()
+        entries = [s2[:, i, j].view(81, 81).numpy() for i, j in ((0, 0), (0, 1), (1, 1))]
         if limits is None:
             limits = [float(abs(entry * known).max()) for entry in entries]
-        arrows = s1(sparse.to(device)).cpu()
+        arrows = pair.s1(sparse.to(device)).cpu()
         column[0].imshow(density, origin="lower", extent=box, cmap="Greys", alpha=0.6)
         column[0].quiver(*sparse.T.numpy(), *arrows.T.numpy(), color="tab:blue", angles="xy")
         column[0].set_title(f"{name}: s1")
@@ -159,4 +165,26 @@ def score_fields(
             figure.colorbar(shown, ax=axis, fraction=0.046)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
+    return figure
+
+
+def calibration_figure(predictions: dict[str, Predictions]) -> Figure:
+    """Predicted variance against squared error, in ten bins of equal count; the dashed diagonal is perfect.
+
+    Args:
+        predictions: name to those of a test set, in units² of the data on both axes.
+
+    Raises:
+        RuntimeError: where an entry has no batch.
+    """
+    figure = Figure(figsize=(4.6, 4.2), layout="constrained")
+    axis = figure.subplots()
+    highest = 0.0
+    for name, collected in predictions.items():
+        predicted, observed = collected.bins()
+        axis.plot(predicted.numpy(), observed.numpy(), "o-", label=name)
+        highest = max(highest, float(predicted.max()), float(observed.max()))
+    axis.plot([0, highest], [0, highest], color="gray", linewidth=1, linestyle="--", zorder=0)
+    axis.set(xlabel="predicted variance", ylabel="squared error", title="Calibration: ten bins of equal count")
+    axis.legend()
     return figure

@@ -8,7 +8,7 @@ import torch
 from arviz_stats.base import array_stats
 from torch import Tensor
 
-from datasets.synthetic import Mixture
+from datasets import Mixture
 
 __all__ = ["autocorrelation_time", "effective_sample_size", "mmd", "mode_weights", "r_hat", "sliced_wasserstein"]
 
@@ -17,14 +17,14 @@ def effective_sample_size(chain: Tensor, kind: str = "bulk") -> Tensor:
     """How many independent draws the states of all B chains together are worth, for each entry.
 
     Args:
-        chain: `(steps, B, D)`, at least four steps.
+        chain: `(steps, B, D)`, at least four steps: with fewer the answer is NaN.
         kind: `"bulk"`, of the centre; `"tail"`, the worse of the 5 % and 95 % quantiles; `"mean"`, of the mean.
 
     Returns:
         `(D,)`, float64. Per step: divided by steps; per second: divided by the time they took.
 
     Raises:
-        ValueError: where the chain has another shape.
+        ValueError: where the chain has another shape, or there is no such kind.
 
     Source: Vehtari et al., Bayesian Analysis 2021; computed by arviz-stats.
     """
@@ -33,24 +33,48 @@ def effective_sample_size(chain: Tensor, kind: str = "bulk") -> Tensor:
 
 
 def r_hat(chain: Tensor) -> Tensor:
-    """The rank-normalised split R̂ of each entry, `(D,)`, 1 where the B chains agree; arguments as above."""
+    """The rank-normalised split R̂ of each entry: how much wider all B chains together are than each by itself.
+
+    Args:
+        chain: `(steps, B, D)`, at least four steps: with fewer the answer is NaN.
+
+    Returns:
+        `(D,)`, float64, 1 where the chains agree.
+
+    Raises:
+        ValueError: where the chain has another shape.
+
+    Source: Vehtari et al., Bayesian Analysis 2021; computed by arviz-stats.
+    """
     return torch.from_numpy(np.asarray(array_stats.rhat(_draws(chain)), dtype=np.float64))
 
 
 def autocorrelation_time(chain: Tensor) -> Tensor:
-    """The integrated autocorrelation time of each entry in steps, `(D,)`: states over effective samples of the mean."""
-    steps, chains, _ = chain.shape
-    return steps * chains / effective_sample_size(chain, "mean")
+    """The integrated autocorrelation time of each entry: states over effective samples of the mean.
+
+    Args:
+        chain: `(steps, B, D)`, at least four steps: with fewer the answer is NaN.
+
+    Returns:
+        `(D,)`, float64, in steps.
+
+    Raises:
+        ValueError: where the chain has another shape.
+    """
+    effective = effective_sample_size(chain, "mean")
+    return chain.shape[0] * chain.shape[1] / effective
 
 
 def sliced_wasserstein(x: Tensor, y: Tensor, projections: int = 200, seed: int = 0) -> float:
-    """The mean over random directions of the 2-Wasserstein distance between the projections of two samples, squared,
-    and its root.
+    """The sliced 2-Wasserstein distance of two samples: that of their projections, over random directions.
 
     Args:
         x, y: `(N, D)` and `(M, D)`.
         projections: how many directions.
         seed: of the directions.
+
+    Returns:
+        the root of the mean over the directions of the squared distance, in the units of x.
 
     Source: Bonneel et al., J. Math. Imaging Vis. 2015.
     """
@@ -70,11 +94,14 @@ def _quantiles(values: Tensor, levels: Tensor) -> Tensor:
 
 
 def mmd(x: Tensor, y: Tensor, bandwidth: float | None = None) -> float:
-    """The squared maximum mean discrepancy of two samples, unbiased, so that it may lie below zero.
+    """The squared maximum mean discrepancy of two samples.
 
     Args:
-        x, y: `(N, D)` and `(M, D)`; the cost is (N + M)².
+        x, y: `(N, D)` and `(M, D)`, two points at least of each; the cost is (N + M)².
         bandwidth: of the Gaussian kernel, in the units of x; by default the median distance within y.
+
+    Returns:
+        an unbiased estimate, so that it may lie below zero; it has no unit, the kernel being 1 at distance 0.
 
     Source: Gretton et al., JMLR 2012, lemma 6.
     """
@@ -91,19 +118,21 @@ def mmd(x: Tensor, y: Tensor, bandwidth: float | None = None) -> float:
 
 
 def mode_weights(x: Tensor, mixture: Mixture, sigma: float = 0.0) -> Tensor:
-    """The share of points that each component of a known mixture accounts for, `(K,)`; to be compared with its
-    weights.
+    """The share of points that each component of a known mixture accounts for.
 
     Args:
         x: points `(N, D)` of the density, or of its noisy one.
         mixture: the density.
-        sigma: the noise level of the points.
+        sigma: the noise level of the points, in their units.
+
+    Returns:
+        `(K,)`, with the sum 1; to be compared with the mixture's weights.
     """
     return mixture.shares(x, sigma).mean(0)
 
 
 def _draws(chain: Tensor) -> np.ndarray:
-    """As arviz wants it: (D, B, steps)."""
+    """As arviz expects it, `(D, B, steps)`."""
     if chain.ndim != 3:
-        raise ValueError(f"a chain has the shape (steps, B, D), this one {tuple(chain.shape)}")
+        raise ValueError(f"a chain of shape {tuple(chain.shape)}; (steps, B, D) is expected")
     return chain.permute(2, 1, 0).cpu().double().numpy()

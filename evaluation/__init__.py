@@ -1,0 +1,34 @@
+"""Whether scores are right: denoising error, calibration, scores against exact ones, how well chains mix; and plots."""
+
+from evaluation.calibration import Predictions, jacobian_predictions, predictions
+from evaluation.chains import (
+    autocorrelation_time,
+    effective_sample_size,
+    mmd,
+    mode_weights,
+    r_hat,
+    sliced_wasserstein,
+)
+from evaluation.denoising import denoising_metrics, noisy_batches
+from evaluation.exact import score_errors
+from evaluation.plots import calibration_figure, image_rows, posterior_figure, score_fields, walk_figure
+
+__all__ = [
+    "Predictions",
+    "autocorrelation_time",
+    "calibration_figure",
+    "denoising_metrics",
+    "effective_sample_size",
+    "image_rows",
+    "jacobian_predictions",
+    "mmd",
+    "mode_weights",
+    "noisy_batches",
+    "posterior_figure",
+    "predictions",
+    "r_hat",
+    "score_errors",
+    "score_fields",
+    "sliced_wasserstein",
+    "walk_figure",
+]

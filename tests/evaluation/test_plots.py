@@ -1,0 +1,74 @@
+"""What the plots show: labels, scales and values; how they look is for people."""
+
+import numpy as np
+import pytest
+import torch
+
+import datasets
+import evaluation
+import inference
+from linalg import DiagonalPlusLowRank
+from models import Scores
+
+
+def test_a_row_of_pictures_for_each_label():
+    rows = {"clean": torch.rand(3, 3, 4, 4), "noisy": torch.rand(3, 3, 4, 4)}
+    figure = evaluation.image_rows(rows, "title")
+    assert [axis.get_ylabel() for axis in figure.axes] == ["clean", "", "", "noisy", "", ""]
+
+
+@pytest.fixture
+def posterior():
+    """Of three grey images of 4×4: mean x̃, variance σ² but for the last entry, (1 + 8)σ²."""
+    sigma = 0.1
+    beta = torch.zeros(3, 16, 1)
+    beta[:, 15] = 8**0.5 / sigma
+    scores = Scores(sigma, torch.zeros_like, lambda x: DiagonalPlusLowRank(torch.zeros_like(x), beta))
+    return inference.posterior(scores, torch.full((3, 16), 0.5))
+
+
+def test_rows_of_a_posterior(posterior):
+    figure = evaluation.posterior_figure(posterior, (1, 4, 4), torch.zeros(3, 16), components=1)
+    labels = [axis.get_ylabel() for axis in figure.axes if axis.images and axis.get_ylabel()]
+    assert labels == ["clean", "noisy", "denoised", "std", "PC 1"]
+    std = figure.axes[9].images[0]
+    assert std.get_array().max() == pytest.approx(0.3, rel=1e-5)
+    assert std.get_array().min() == pytest.approx(0.1, rel=1e-5)
+    component = np.asarray(figure.axes[12].images[0].get_array())
+    assert component.reshape(16)[15] == pytest.approx(1, abs=1e-5)
+    assert abs(component.reshape(16)[:15]).max() < 1e-5
+
+
+def test_a_walk_goes_from_minus_to_plus_reach_standard_deviations(posterior):
+    figure = evaluation.walk_figure(posterior, (1, 4, 4), components=1, reach=1.5)
+    last = [float(np.asarray(axis.images[0].get_array()).reshape(16)[15]) for axis in figure.axes]
+    assert last == pytest.approx([0.5 + 0.3 * step for step in torch.linspace(-1.5, 1.5, 7).tolist()], abs=1e-4)
+    assert [axis.get_title() for axis in figure.axes][::3] == ["-1.5 std", "mean", "+1.5 std"]
+    assert figure.axes[0].get_ylabel() == "PC 1\nstd 0.3"
+
+
+def test_fields_of_a_normal_with_and_without_its_second_order():
+    """N(0, C): s2 = −(C + σ²I)⁻¹ everywhere."""
+    covariance = torch.tensor([[1.0, 0.5], [0.5, 2.0]], dtype=torch.float64)
+    density = datasets.multivariate_normal(torch.zeros(2), covariance)
+    exact = density.at(0.5)
+    scores = {"exact": exact, "Jacobian": Scores(0.5, exact.s1)}
+    figure = evaluation.score_fields(scores, lambda x: density.log_prob(x, 0.5))
+    s2 = -torch.linalg.inv(covariance + 0.25 * torch.eye(2))
+    for column, name in enumerate(scores):
+        assert figure.axes[column].get_title() == f"{name}: s1"
+        for row, (i, j) in enumerate(((0, 0), (0, 1), (1, 1))):
+            shown = np.asarray(figure.axes[2 * (row + 1) + column].images[0].get_array())
+            assert shown == pytest.approx(np.full((81, 81), s2[i, j].item()), rel=1e-4)
+
+
+def test_calibration_has_a_line_for_each_name_and_the_diagonal():
+    collected = evaluation.Predictions()
+    collected.add(torch.rand(5, 4), torch.rand(5, 4))
+    figure = evaluation.calibration_figure({"a": collected, "b": collected})
+    lines = figure.axes[0].lines
+    assert [line.get_label() for line in lines[:2]] == ["a", "b"]
+    assert len(lines) == 3
+    predicted, observed = collected.bins()
+    assert lines[0].get_xdata() == pytest.approx(predicted.numpy())
+    assert lines[0].get_ydata() == pytest.approx(observed.numpy())
