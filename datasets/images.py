@@ -1,7 +1,10 @@
 """Image data sets as uint8, and batches of them as flat float vectors.
 
 A set that fits lies in memory as one tensor, on the training device where there is room, and a batch is
-an index, a cast and a flip. A folder of images goes through a DataLoader whose workers decode.
+an index and a cast. A folder of images goes through a DataLoader whose workers decode.
+
+A new data set is a function `(data_dir, split, data section) -> images`, in a module of its own, and a line in
+`READERS`.
 """
 
 import signal
@@ -15,9 +18,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from configs import Config, DataConfig, UserError
+from datasets.pixels import to_float
 from datasets.synthetic import DENSITIES, DensityData
 
-__all__ = ["ImageData", "at_hand", "batches", "epoch_order", "load", "to_float", "value_range"]
+__all__ = ["DATASETS", "READERS", "ImageData", "ImageFiles", "at_hand", "batches", "epoch_order", "load"]
 
 SPLIT_SEED = 2019
 
@@ -27,13 +31,13 @@ class ImageData:
     """One split of an image data set.
 
     Attributes:
-        images: a uint8 tensor `(N, C, H, W)`, or a map-style dataset of N uint8 tensors `(C, H, W)`.
+        images: a uint8 tensor `(N, C, H, W)`, or N files.
         shape: `(C, H, W)`.
-        device: where batches are wanted.
-        workers: processes that decode, where `images` is a dataset.
+        device: that batches are moved to.
+        workers: processes that decode, where `images` are files.
     """
 
-    images: Tensor | Dataset
+    images: "Tensor | ImageFiles"
     shape: tuple[int, int, int]
     device: torch.device
     workers: int = 0
@@ -43,60 +47,68 @@ class ImageData:
 
 
 def load(config: Config, split: str, device: torch.device | str = "cpu") -> ImageData | DensityData:
-    """The split `"train"` or `"test"` of the data set that a configuration names.
+    """A split of the data set that a configuration names.
+
+    Args:
+        config: `data` says which data set, `data_dir` where it lies or is downloaded to.
+        split: `"train"` or `"test"`.
+        device: that batches are moved to; the images themselves where there is room.
+
+    Returns:
+        images, or points of a density where `data.dataset` is Synthetic.
 
     Raises:
         UserError: where files are missing or broken, a download fails, or `data.image_size` or
             `data.channels` does not fit. The message says what to do.
     """
     device = torch.device(device)
-    data = config.data
-    if data.dataset == "Synthetic":
-        return DensityData(DENSITIES[data.density](data.dimension), data.size, split, device)
-    images = READERS[data.dataset](Path(config.data_dir), split, data)
-    wanted = (data.channels, data.image_size, data.image_size)
-    if isinstance(images, Dataset):
-        return ImageData(images, wanted, device, data.workers)
-    if tuple(images.shape[1:]) != wanted:
+    section = config.data
+    if section.dataset == "Synthetic":
+        return DensityData(DENSITIES[section.density](section.dimension), section.size, split, device)
+    images = READERS[section.dataset](Path(config.data_dir), split, section)
+    shape = (section.channels, section.image_size, section.image_size)
+    if isinstance(images, ImageFiles):
+        return ImageData(images, shape, device, section.workers)
+    if tuple(images.shape[1:]) != shape:
         channels, height, width = images.shape[1:]
         raise UserError(
-            f"data.image_size: {data.image_size} and data.channels: {data.channels} do not fit {data.dataset}, "
-            f"whose images are {height}×{width} with {channels} channel(s)"
+            f"data.image_size: {section.image_size} and data.channels: {section.channels} do not fit "
+            f"{section.dataset}, whose images are {height}×{width} with {channels} channel(s)"
             + ("" if height == width else "; only square images can be used")
         )
     if _has_room(images, device):
         images = images.to(device)
-    return ImageData(images, wanted, device)
+    return ImageData(images, shape, device)
 
 
 def at_hand(config: Config) -> bool:
     """Whether the data set of a configuration is on this machine, so that `load` downloads nothing."""
-    data, folder = config.data, Path(config.data_dir)
-    if data.dataset in ("Digits", "Synthetic"):
+    name, folder = config.data.dataset, Path(config.data_dir)
+    if name in ("Digits", "Synthetic"):
         return True
-    if data.dataset == "npz":
+    if name == "npz":
         return folder.is_file() or folder.with_name(f"{folder.name}_test.npz").is_file()
-    reader = READERS[data.dataset]
+    reader = READERS[name]
     return (folder / reader.place).is_dir() if isinstance(reader, _Downloaded) else folder.is_dir()
 
 
 def epoch_order(size: int, batch_size: int, seed: int, epoch: int) -> Tensor:
-    """The shuffled order of one epoch, `(size // batch_size, batch_size)`: a function of seed and epoch
-    alone, so that a run that goes on in the middle of an epoch finds it again. The remainder is left out."""
+    """The shuffled indices of one epoch, `(size // batch_size, batch_size)`, the remainder left out: a function of seed
+    and epoch alone, so that a run resumed in the middle of an epoch has the same ones."""
     generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
     steps = size // batch_size
     return torch.randperm(size, generator=generator)[: steps * batch_size].view(steps, batch_size)
 
 
 def batches(data: ImageData | DensityData, order: Tensor | list[Tensor]) -> Iterator[Tensor]:
-    """The images or points of each row of `order`, as float vectors in the model's range, on the data's device.
+    """The images or points of each row of `order`.
 
     Args:
         data: the split.
-        order: rows of indices.
+        order: rows of indices, B each.
 
     Yields:
-        tensors `(B, D)`.
+        values `(B, D)`, float32, on the data's device; see `value_range` for those of images.
 
     Raises:
         UserError: where an image file cannot be read.
@@ -108,17 +120,6 @@ def batches(data: ImageData | DensityData, order: Tensor | list[Tensor]) -> Iter
         if isinstance(images, UserError):
             raise images
         yield to_float(images.to(data.device, non_blocking=True))
-
-
-def value_range(channels: int) -> tuple[float, float]:
-    """The range of the model's values: [0, 1] for grey images, [−1, 1] for coloured ones, as published."""
-    return (0.0, 1.0) if channels == 1 else (-1.0, 1.0)
-
-
-def to_float(images: Tensor) -> Tensor:
-    """uint8 images `(N, C, H, W)` as values of the model, `(N, D)`."""
-    low, high = value_range(images.shape[1])
-    return (images.float() * ((high - low) / 255) + low).flatten(1)
 
 
 def _uint8_batches(data: ImageData, order: Tensor | list[Tensor]) -> Iterator[Tensor | UserError]:
@@ -139,7 +140,8 @@ def _uint8_batches(data: ImageData, order: Tensor | list[Tensor]) -> Iterator[Te
 
 def _stack(items: list[Tensor | UserError]) -> Tensor | UserError:
     """An exception raised in a worker arrives wrapped in its traceback; one that is returned does not."""
-    return next((item for item in items if isinstance(item, UserError)), None) or torch.stack(items)
+    errors = [item for item in items if isinstance(item, UserError)]
+    return errors[0] if errors else torch.stack([item for item in items if isinstance(item, Tensor)])
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:
@@ -154,19 +156,25 @@ def _has_room(images: Tensor, device: torch.device) -> bool:
     return images.nbytes < free / 4
 
 
-# --- one reader per data set: (data_dir, split, data section) -> uint8 tensor (N, C, H, W), or a Dataset ---
+# --- a reader for each data set: (data_dir, split, data section) -> uint8 tensor (N, C, H, W), or ImageFiles ---
 
 
 def _digits(folder: Path, split: str, data: DataConfig) -> Tensor:
     from sklearn.datasets import load_digits
 
     images = np.round(load_digits().images * (255 / 16)).astype(np.uint8)
-    return torch.from_numpy(images[_split(len(images), split, train=0.8, test=0.2)])[:, None]
+    return torch.from_numpy(images[_indices(len(images), split, train=0.8, test=0.2)])[:, None]
 
 
 @dataclass(frozen=True)
 class _Downloaded:
-    """Reads a data set that torchvision downloads."""
+    """Reads a data set that torchvision downloads.
+
+    Attributes:
+        name: of its class in `torchvision.datasets`.
+        files: what a user may put into `place` where a download fails.
+        place: under `data_dir`.
+    """
 
     name: str
     files: str
@@ -176,13 +184,13 @@ class _Downloaded:
         import torchvision
 
         try:
-            read = getattr(torchvision.datasets, self.name)(folder, train=split == "train", download=True)
+            downloaded = getattr(torchvision.datasets, self.name)(folder, train=split == "train", download=True)
         except (RuntimeError, OSError, ValueError, EOFError) as error:
             reason = str(error).strip().splitlines()[0]
             raise UserError(
                 f"{self.name}: could not be downloaded or read ({reason}); put {self.files} into {folder / self.place}"
             ) from error
-        images = torch.as_tensor(read.data)
+        images = torch.as_tensor(downloaded.data)
         return images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
 
 
@@ -194,32 +202,32 @@ def _npz(path: Path, split: str, data: DataConfig) -> Tensor:
     parts = path.with_name(f"{path.name}_{split}.npz")
     file = path if path.is_file() else parts
     try:
-        with np.load(file) as content:
+        with file.open("rb") as stream, np.load(stream) as content:
             images = content["images"]
     except FileNotFoundError as error:
         raise UserError(f"data_dir: neither a file {path} nor {parts} is there") from error
     except KeyError as error:
-        raise UserError(f"{file}: has no array 'images'; (N, H, W) or (N, H, W, C) uint8 is wanted") from error
+        raise UserError(f"{file}: has no array 'images'; (N, H, W) or (N, H, W, C) uint8 is expected") from error
     except Exception as error:  # numpy meets a broken archive with half a dozen types of exception
         raise UserError(f"{file}: cannot be read as .npz ({str(error).splitlines()[0]})") from error
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or not images.size:
-        raise UserError(f"{file}: images is {images.dtype} {images.shape}; (N, H, W) or (N, H, W, C) uint8 is wanted")
+        raise UserError(f"{file}: images is {images.dtype} {images.shape}; (N, H, W) or (N, H, W, C) uint8 is expected")
     if file == path:
-        images = images[_split(len(images), split, train=0.9, test=0.1)]
+        images = images[_indices(len(images), split, train=0.9, test=0.1)]
     images = torch.from_numpy(images)
     return images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
 
 
-def _celeba(folder: Path, split: str, data: DataConfig) -> Dataset:
+def _celeba(folder: Path, split: str, data: DataConfig) -> "ImageFiles":
     """Centre crop of 140 pixels, resized; the first 70 % of a fixed shuffle to train on, the next 10 % to test."""
     from torchvision.transforms import v2
 
     files = _image_files(folder, "unpack img_align_celeba.zip of the CelebA page there")
     resize = v2.Compose([v2.CenterCrop(140), v2.Resize(data.image_size, antialias=True)])
-    return ImageFiles(files[_split(len(files), split, train=0.7, test=0.1)], data.channels, resize)
+    return ImageFiles(files[_indices(len(files), split, train=0.7, test=0.1)], data.channels, resize)
 
 
-def _image_folder(folder: Path, split: str, data: DataConfig) -> Dataset:
+def _image_folder(folder: Path, split: str, data: DataConfig) -> "ImageFiles":
     """`folder/train` and `folder/test` where they are there; else one folder, split by a fixed seed."""
     from torchvision.transforms import v2
 
@@ -228,11 +236,11 @@ def _image_folder(folder: Path, split: str, data: DataConfig) -> Dataset:
         files = _image_files(folder / split, "put images there")
     else:
         files = _image_files(folder, "put images there, or into its subfolders train and test")
-        files = files[_split(len(files), split, train=0.9, test=0.1)]
+        files = files[_indices(len(files), split, train=0.9, test=0.1)]
     return ImageFiles(files, data.channels, resize)
 
 
-READERS: dict[str, Callable[[Path, str, DataConfig], Tensor | Dataset]] = {
+READERS: dict[str, Callable[[Path, str, DataConfig], "Tensor | ImageFiles"]] = {
     "Digits": _digits,
     "MNIST": _Downloaded("MNIST", IDX_FILES, "MNIST/raw"),
     "FashionMNIST": _Downloaded("FashionMNIST", IDX_FILES, "FashionMNIST/raw"),
@@ -241,10 +249,18 @@ READERS: dict[str, Callable[[Path, str, DataConfig], Tensor | Dataset]] = {
     "ImageFolder": _image_folder,
     "npz": _npz,
 }
+DATASETS = (*READERS, "Synthetic")
+"""What `data.dataset` may be."""
 
 
-class ImageFiles(Dataset):
-    """Image files as uint8 tensors `(C, H, W)`; a file that cannot be read gives the `UserError` to raise."""
+class ImageFiles(Dataset[Tensor | UserError]):
+    """Image files as uint8 tensors `(C, H, W)`; a file that cannot be read gives the `UserError` to raise.
+
+    Args:
+        files: their paths.
+        channels: 1 makes grey images of them, 3 coloured ones.
+        transform: from a Pillow image to one of the size that is needed.
+    """
 
     def __init__(self, files: np.ndarray, channels: int, transform: Callable):
         self.files = files
@@ -274,8 +290,8 @@ def _image_files(folder: Path, advice: str) -> np.ndarray:
     return np.array(files)
 
 
-def _split(size: int, split: str, train: float, test: float) -> np.ndarray:
-    """Indices of a split: the first `train` of a fixed shuffle, or the `test` that follows them."""
-    order = np.random.default_rng(SPLIT_SEED).permutation(size)
-    first = round(train * size)
-    return order[:first] if split == "train" else order[first : first + round(test * size)]
+def _indices(size: int, split: str, train: float, test: float) -> np.ndarray:
+    """Of a split's images: the first part `train` of a fixed shuffle, or the part `test` that follows."""
+    shuffled = np.random.default_rng(SPLIT_SEED).permutation(size)
+    train_size, test_size = round(train * size), round(test * size)
+    return shuffled[:train_size] if split == "train" else shuffled[train_size : train_size + test_size]

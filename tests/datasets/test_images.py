@@ -50,13 +50,13 @@ def test_mnist_is_read_from_the_original_files(tmp_path):
 
 def test_npz_parts_and_single_file(tmp_path):
     images = np.random.default_rng(0).integers(256, size=(20, 8, 8, 3), dtype=np.uint8)
-    np.savez(tmp_path / "mine_train.npz", images=images)
-    np.savez(tmp_path / "mine_test.npz", images=images[:4])
-    assert len(datasets.load(config("npz", tmp_path / "mine", channels=3), "test")) == 4
-    data = datasets.load(config("npz", tmp_path / "mine", channels=3), "train")
+    np.savez(tmp_path / "own_train.npz", images=images)
+    np.savez(tmp_path / "own_test.npz", images=images[:4])
+    assert len(datasets.load(config("npz", tmp_path / "own", channels=3), "test")) == 4
+    data = datasets.load(config("npz", tmp_path / "own", channels=3), "train")
     expected = torch.tensor(images).permute(0, 3, 1, 2).flatten(1) / 127.5 - 1
     torch.testing.assert_close(read_all(data), expected, atol=1e-6, rtol=0)
-    parts = [datasets.load(config("npz", tmp_path / "mine_train.npz", channels=3), s) for s in ("train", "test")]
+    parts = [datasets.load(config("npz", tmp_path / "own_train.npz", channels=3), s) for s in ("train", "test")]
     assert [len(part) for part in parts] == [18, 2]
 
 
@@ -94,12 +94,12 @@ def write_images(folder, count: int, size=(30, 20)) -> None:
 def test_a_folder_of_images(tmp_path, workers):
     write_images(tmp_path / "a" / "train", 6)
     write_images(tmp_path / "a" / "test", 2)
-    wanted = config("ImageFolder", tmp_path / "a", channels=3, workers=workers)
-    data = datasets.load(wanted, "train")
+    settings = config("ImageFolder", tmp_path / "a", channels=3, workers=workers)
+    data = datasets.load(settings, "train")
     rows = datasets.batches(data, torch.tensor([[4, 0], [5, 2]]))
     red = torch.cat(list(rows)).unflatten(1, (3, 8, 8))[:, 0, 4, 4]
     torch.testing.assert_close(red, torch.tensor([4.0, 0, 5, 2]) / 127.5 - 1, atol=1e-6, rtol=0)
-    assert len(datasets.load(wanted, "test")) == 2
+    assert len(datasets.load(settings, "test")) == 2
 
 
 def test_a_folder_without_parts_is_split(tmp_path):
@@ -118,7 +118,7 @@ def test_celeba_crops_the_centre_and_splits_seventy_to_ten(tmp_path):
     parts = [datasets.load(config("celeba", tmp_path, channels=3), split) for split in ("train", "test")]
     assert [len(part) for part in parts] == [14, 2]
     data = parts[0]
-    everything = datasets.images.ImageFiles(
+    everything = datasets.ImageFiles(
         np.array([str(tmp_path / "img_align_celeba" / "000.png")]), 3, data.images.transform
     )
     assert everything[0].min() == 255

@@ -1,175 +1,56 @@
-"""Against autograd, independent formulas and convolutions, in float64."""
+"""The named densities, and points of them as a data set."""
 
 import math
 
-import numpy as np
 import pytest
-import scipy.integrate
-import scipy.stats
 import torch
-from torch import Tensor
 
 import datasets
-import losses
-from datasets import GaussianMixture, LogisticMixture, UniformMixture
-
-close = torch.testing.assert_close
+from configs import Config
 
 
-def random_gaussians() -> GaussianMixture:
-    generator = torch.Generator().manual_seed(1)
-    roots = torch.randn(3, 2, 2, generator=generator, dtype=torch.float64)
-    covariances = roots @ roots.mT + 0.1 * torch.eye(2)
-    return GaussianMixture([0.2, 0.3, 0.5], torch.randn(3, 2, generator=generator), covariances)
+@pytest.mark.parametrize("name", datasets.DENSITIES)
+def test_each_name_makes_a_density_that_can_be_drawn_from(name):
+    density = datasets.DENSITIES[name](2)
+    points = density.sample(50, torch.Generator().manual_seed(0))
+    assert (density.shape, points.shape, points.dtype) == ((2,), (50, 2), torch.float32)
+    assert density.log_prob(points, 0.1).isfinite().all()
 
 
-def random_logistics() -> LogisticMixture:
-    generator = torch.Generator().manual_seed(2)
-    locations = torch.randn(3, 2, generator=generator)
-    return LogisticMixture([1.0, 2.0, 1.0], locations, 0.3 + 0.4 * torch.rand(3, 2, generator=generator))
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_points_of_a_batch_follow_from_its_indices(split):
+    data = datasets.load(Config(data={"dataset": "Synthetic", "density": "rings", "size": 64}), split)
+    assert (len(data), data.shape) == (64, (2,))
+    rows = datasets.epoch_order(64, 16, seed=0, epoch=0)
+    points = torch.cat(list(datasets.batches(data, rows)))
+    assert torch.equal(points, torch.cat(list(datasets.batches(data, rows))))
+    assert len(points.unique(dim=0)) == 64
+    seed = 2 * (int(rows[0, 0]) + 64 * int(rows[0, 1])) + (split == "test")
+    expected = datasets.rings().sample(16, torch.Generator().manual_seed(seed))
+    assert torch.equal(points[:16], expected)
 
 
-DENSITIES = {
-    "normal": lambda: datasets.multivariate_normal([1.0, -1.0], [[1.0, 0.6], [0.6, 0.5]]),
-    "gaussians": random_gaussians,
-    "logistics": random_logistics,
-    "two moons": lambda: datasets.two_moons(0.2),
-    "rings": lambda: datasets.rings((1.0, 2.0), 0.2),
-    "checkerboard": datasets.checkerboard,
-}
+def test_draws_are_those_of_the_checkpoints_and_reports():
+    """A change of the random numbers would be a change of every number that was reported with them."""
+    expected = {
+        "normal": [0.375493526, 0.12313661],
+        "logistics": [-0.541992128, -0.508713901],
+        "gaussians": [-0.868848026, -0.80890286],
+        "two_moons": [-0.959257543, 0.51074928],
+        "rings": [1.20385325, -1.47223079],
+        "checkerboard": [-0.944882035, -0.946139991],
+    }
+    for name, point in expected.items():
+        data = datasets.DensityData(datasets.DENSITIES[name](2), 100, "train", torch.device("cpu"))
+        torch.testing.assert_close(data.draw(torch.arange(3))[-1], torch.tensor(point), rtol=1e-6, atol=1e-7)
 
 
-@pytest.fixture(params=DENSITIES)
-def density(request):
-    return DENSITIES[request.param]()
+def test_two_moons_are_those_of_scikit_learn():
+    from sklearn.datasets import make_moons
 
-
-def some_points(count: int = 6) -> Tensor:
-    return 1.5 * torch.randn(count, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-
-
-@pytest.mark.parametrize("sigma", [0.05, 0.3, 1.0])
-def test_scores_are_the_derivatives_of_the_log_density(density, sigma):
-    x = some_points()
-
-    def log_prob(point: Tensor) -> Tensor:
-        return density.log_prob(point[None], sigma)[0]
-
-    close(density.s1(x, sigma), torch.stack([torch.func.grad(log_prob)(point) for point in x]), rtol=1e-7, atol=1e-7)
-    hessian = torch.stack([torch.func.hessian(log_prob)(point) for point in x])
-    close(density.s2(x, sigma), hessian, rtol=1e-6, atol=1e-6)
-
-
-@pytest.mark.parametrize("sigma", [0.3, 1.0])
-def test_scores_are_finite_differences(density, sigma):
-    x, h = some_points(), 1e-4
-    for d in range(2):
-        step = torch.zeros(2, dtype=torch.float64)
-        step[d] = h
-        slope = (density.log_prob(x + step, sigma) - density.log_prob(x - step, sigma)) / (2 * h)
-        close(density.s1(x, sigma)[:, d], slope, rtol=1e-5, atol=1e-5)
-        curve = (density.s1(x + step, sigma) - density.s1(x - step, sigma)) / (2 * h)
-        close(density.s2(x, sigma)[:, d], curve, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize(("first", "second"), [(0.2, 0.3), (0.3, 1.0)])
-def test_noise_upon_noise_is_more_noise(density, first, second):
-    """`∫ q_a(x + b z) φ(z) dz = q_{√(a² + b²)}(x)`, by Gauss and Hermite's rule."""
-    nodes, weights = np.polynomial.hermite_e.hermegauss(100)
-    z = torch.cartesian_prod(torch.from_numpy(nodes), torch.from_numpy(nodes))
-    w = torch.from_numpy(np.outer(weights, weights)).flatten() / (2 * math.pi)
-    for x in some_points(3):
-        mean = (density.log_prob(x + second * z, first).exp() * w).sum()
-        close(mean, density.log_prob(x[None], math.hypot(first, second)).exp()[0], rtol=1e-6, atol=1e-12)
-
-
-def test_without_noise_it_is_the_limit(density):
-    x = some_points()
-    if isinstance(density, UniformMixture):
-        with pytest.raises(ValueError, match="σ > 0 is wanted"):
-            density.s1(x)
-    else:
-        close(density.log_prob(x), density.log_prob(x, 1e-6), rtol=1e-5, atol=1e-5)
-
-
-def test_samples_have_the_density(density):
-    """Tweedie's identities hold over noisy samples only where samples and scores belong together: with σ = 0.5 the
-    residual has mean 0, and mean ‖x − x̂‖² = mean tr Cov."""
-    sigma, count = 0.5, 20_000
-    generator = torch.Generator().manual_seed(3)
-    x = density.sample(count, generator).double()
-    noisy = x + sigma * torch.randn(count, 2, generator=generator, dtype=torch.float64)
-    residual = x - losses.posterior_mean(density.s1(noisy, sigma), noisy, sigma)
-    assert (residual.mean(0).abs() < 5 * residual.std(0) / count**0.5).all()
-    traces = 2 * sigma**2 + sigma**4 * density.s2(noisy, sigma).diagonal(dim1=1, dim2=2).sum(1)
-    difference = residual.square().sum(1) - traces
-    assert difference.mean().abs() < 5 * difference.std() / count**0.5
-
-
-def test_float32_is_close_to_float64(density):
-    x = some_points(50)
-    for name, tolerance in (("s1", 1e-3), ("s2", 5e-3)):
-        exact = getattr(density, name)(x, 0.3)
-        ours = getattr(density, name)(x.float(), 0.3)
-        assert ours.dtype == torch.float32
-        close(ours.double(), exact, rtol=tolerance, atol=tolerance * exact.abs().max().item())
-
-
-def test_gaussians_are_those_of_torch():
-    density, x = random_gaussians(), some_points()
-    parts = torch.distributions.MultivariateNormal(density.means, density.covariances + 0.09 * torch.eye(2))
-    mixture = torch.distributions.MixtureSameFamily(torch.distributions.Categorical(density.weights), parts)
-    close(density.log_prob(x, 0.3), mixture.log_prob(x))
-
-
-def test_logistics_are_those_of_scipy():
-    """The quadrature against an adaptive one, in one dimension, far into the tail."""
-    density = LogisticMixture([1.0], [[0.2]], [[0.1]])
-    for sigma in (0.01, 0.1, 1.0):
-        for x in (0.2, 0.5, 2.0):
-
-            def integrand(z: float, x: float = x, sigma: float = sigma) -> float:
-                return scipy.stats.logistic.pdf(x - sigma * z, 0.2, 0.1) * scipy.stats.norm.pdf(z)
-
-            truth, _ = scipy.integrate.quad(integrand, -40, 40, points=[0, (x - 0.2) / sigma], limit=500, epsabs=1e-16)
-            ours = density.log_prob(torch.tensor([[x]], dtype=torch.float64), sigma).exp().item()
-            assert ours == pytest.approx(truth, rel=1e-7)
-
-
-def test_a_ring_is_a_bessel_function():
-    """Around one circle of radius R, `q ∝ exp(−(r² + R²)/2v) I₀(rR/v)`, v = spread² + σ²."""
-    density, v = datasets.rings((2.0,), 0.1), 0.1**2 + 0.2**2
-    r = torch.tensor([0.0, 0.5, 1.9, 2.0, 3.0], dtype=torch.float64)
-    x = torch.stack([r * math.cos(0.7), r * math.sin(0.7)], dim=1)
-    expected = torch.special.i0e(2 * r / v).log() - (r - 2).square() / (2 * v) - math.log(2 * math.pi * v)
-    close(density.log_prob(x, 0.2), expected, rtol=1e-9, atol=1e-9)
-
-
-def test_a_board_without_its_edges_is_flat():
-    density = datasets.checkerboard(4, 1.0)
-    inside = torch.tensor([[-1.5, -1.5], [0.5, 0.5]], dtype=torch.float64)
-    outside = torch.tensor([[-0.5, -1.5], [5.0, 5.0]], dtype=torch.float64)
-    close(density.log_prob(inside, 0.02).exp(), torch.full((2,), 1 / 8, dtype=torch.float64))
-    assert (density.log_prob(outside, 0.02) < -100).all()
-    assert density.s1(outside, 0.02).isfinite().all()
-
-
-def test_shares_say_which_component():
-    means = torch.tensor([[-5.0, 0.0], [5.0, 0.0]])
-    density = GaussianMixture([0.3, 0.7], means, torch.eye(2).expand(2, 2, 2))
-    close(density.shares(means, 0.1), torch.eye(2), rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("build", "message"),
-    [
-        (lambda: GaussianMixture([1.0], [[0.0, 0.0]], [[[1.0, 2.0], [2.0, 1.0]]]), "not positive definite"),
-        (lambda: GaussianMixture([1.0, 1.0], [[0.0, 0.0]], [[[1.0, 0.0], [0.0, 1.0]]]), "are wanted"),
-        (lambda: GaussianMixture([0.0], [[0.0]], [[[1.0]]]), "positive ones are wanted"),
-        (lambda: LogisticMixture([1.0], [[0.0]], [[0.0]]), "scale is not positive"),
-        (lambda: UniformMixture([1.0], [[0.0]], [[0.0]]), "a box is empty"),
-    ],
-)
-def test_what_is_no_density_is_refused(build, message):
-    with pytest.raises(ValueError, match=message):
-        build()
+    points = torch.from_numpy(make_moons(40, noise=None)[0])
+    density = datasets.two_moons(0.05)
+    # on the arcs, away from their ends, the density is that of a line: 1/(2π spread) for each unit of length
+    on_arcs = density.log_prob(points[(points[:, 1] - 0.25).abs() > 0.5])
+    expected = -math.log(2 * math.pi * math.sqrt(2 * math.pi) * 0.05)
+    torch.testing.assert_close(on_arcs, torch.full_like(on_arcs, expected), rtol=0, atol=0.01)
