@@ -118,11 +118,11 @@ def predictions(scores: Scores, data: ImageData, seed: int) -> Predictions:
         ValueError: where there is no s2.
         UserError: where an image file cannot be read.
     """
-    if scores.s2 is None:
-        raise ValueError("s2 is None; scores with a second order are expected, or see jacobian_predictions")
     collected = Predictions()
     for p in noisy_batches(data, scores.sigma, seed):
         s1, s2 = scores(p.inputs)
+        if s2 is None:
+            raise ValueError("s2 is None; scores with a second order are expected, or see jacobian_predictions")
         covariance = inference.posterior_covariance(s2, scores.sigma)
         residual = p.clean - inference.posterior_mean(s1, p.inputs, scores.sigma)
         diagonal = isinstance(covariance, DiagonalPlusLowRank) and covariance.rank == 0
