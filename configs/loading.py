@@ -40,13 +40,13 @@ def find(name: str) -> Path:
     raise UserError(f"--config {name}: no such file, here or in configs/, which has: {known}")
 
 
-def load(path: Path, overrides: tuple[str, ...] | list[str] = (), **given: Any) -> Config:
+def load(path: Path, overrides: tuple[str, ...] | list[str] = (), **flags: Any) -> Config:
     """Reads and checks a configuration.
 
     Args:
         path: the YAML file.
         overrides: texts `key.path=value`, applied in order, the values read as YAML.
-        given: top-level values that stand above the file's, where they are not None.
+        flags: top-level values that stand above the file's, where they are not None.
 
     Raises:
         UserError: where the file is unreadable, a key unknown or a value not allowed. One line that
@@ -64,13 +64,13 @@ def load(path: Path, overrides: tuple[str, ...] | list[str] = (), **given: Any) 
         raise UserError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from error
     values = {} if values is None else values
     if not isinstance(values, dict):
-        raise UserError(f"{path}: a mapping of keys to values is wanted, this is a {type(values).__name__}")
+        raise UserError(f"{path}: a mapping of keys to values is expected, this is a {type(values).__name__}")
 
     sources = {}
     for text in overrides:
         key = _override(values, text)
         sources[key] = f"--set {text}"
-    for key, value in given.items():
+    for key, value in flags.items():
         if value is not None:
             values[key] = value
             sources[key] = f"--{key} {value}"
@@ -126,6 +126,6 @@ def _explain(error: ValidationError, path: str, sources: dict[str, str]) -> str:
         return f"{source}: unknown key{'' if source.endswith(key) else ' ' + key}; did you mean {nearest(key)}?"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "model_type":
-        message = "a section with keys of its own is wanted"
+        message = "a section with keys of its own is expected"
     shown = "" if not key or key in sources else f": {problem['input']!r}"
     return f"{source}{shown}: {message[0].lower()}{message[1:]}"

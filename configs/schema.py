@@ -4,29 +4,58 @@ The keys of the four published files keep their names. Those that never had an e
 named once in the log.
 """
 
-from typing import Annotated, Literal
+import importlib
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
 
 __all__ = ["Config", "DataConfig", "ModelConfig"]
 
+HEADS = {"UnetDSMRunner": "none", "LowRankHybridRunner": "low_rank", "DoubleDiagonalHybridRunner": "diagonal"}
+"""The second order of the runners that have one only; `SyntheticRunner` takes any."""
 
-def _number(value):
+
+def _number(value: Any) -> Any:
     """YAML 1.1 reads `2e-4` as text and `true` is an int to Python: take the first, refuse the second."""
     if isinstance(value, bool):
-        raise ValueError("a number is wanted, not true or false")
+        raise ValueError("a number is expected, not true or false")
     return value
+
+
+def _one_of(package: str, table: str) -> AfterValidator:
+    """A value that is a name in a table of another package, which is looked up late: that package imports this one."""
+
+    def check(name: str) -> str:
+        known: Iterable[str] = getattr(importlib.import_module(package), table)
+        if name not in known:
+            raise ValueError(f"one of {', '.join(known)} is expected")
+        return name
+
+    return AfterValidator(check)
 
 
 Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Positive = Annotated[Number, Field(gt=0)]
 Count = Annotated[StrictInt, Field(ge=1)]
 
-Dataset = Literal["Digits", "MNIST", "FashionMNIST", "CIFAR10", "celeba", "ImageFolder", "npz", "Synthetic"]
-Density = Literal["normal", "logistics", "gaussians", "two_moons", "rings", "checkerboard"]
+Dataset = Annotated[StrictStr, _one_of("datasets", "DATASETS")]
+Density = Annotated[StrictStr, _one_of("datasets", "DENSITIES")]
+Network = Annotated[StrictStr, _one_of("models", "NETWORKS")]
+Loss = Annotated[StrictStr, _one_of("losses", "OBJECTIVE_NAMES")]
 
 
-def unused(default):
+def unused(default: Any) -> Any:
     """A published key without effect."""
     return Field(default, json_schema_extra={"unused": True}, description="Accepted; has no effect.")
 
@@ -38,7 +67,7 @@ class Section(BaseModel):
 class ModelConfig(Section):
     """The section `model`."""
 
-    network: Literal["refinenet", "mlp"] = Field("refinenet", description="mlp: for images of a few pixels.")
+    network: Network = Field("refinenet", description="mlp: for images of a few pixels.")
     ngf: Annotated[StrictInt, Field(ge=2)] = Field(64, description="Width of the network.")
     trunk: Literal["separate", "shared"] = Field(
         "separate", description="A network for each of s1, α and β, as published, or one for all of them."
@@ -47,7 +76,7 @@ class ModelConfig(Section):
         "free", description="What the second-order head gives: s2, as published, or the posterior covariance."
     )
     head: Literal["none", "diagonal", "low_rank"] = Field(
-        "low_rank", description="The second order of SyntheticRunner; none: s1 alone. Others have their own."
+        "low_rank", description="The second order; none: s1 alone. Only SyntheticRunner has a choice."
     )
     ema: StrictBool = Field(False, description="Keep an exponential moving average of the weights.")
     ema_rate: Annotated[Number, Field(ge=0, lt=1)] = Field(0.999, description="Its decay a step.")
@@ -69,6 +98,13 @@ class DataConfig(Section):
     size: Count = Field(100_000, description="Points of Synthetic in an epoch, and in the test set.")
     workers: Annotated[StrictInt, Field(ge=0)] = Field(2, description="Processes that decode folders of images.")
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of a point: `(C, H, W)`, or `(D,)` of Synthetic."""
+        if self.dataset == "Synthetic":
+            return (self.dimension,)
+        return (self.channels, self.image_size, self.image_size)
+
 
 class Config(Section):
     """A whole configuration, as it is saved in a run folder."""
@@ -79,9 +115,7 @@ class Config(Section):
     rank: Count = Field(50, description="Columns of the low-rank factor; --rank.")
     comment: StrictStr = Field("", description="Any text to find the run by; --comment.")
 
-    loss: Literal["dsm", "dsm_vr", "centered", "centered_vr", "jacobian"] = Field(
-        "dsm", description="The objective; the _vr ones and jacobian reduce the variance at small σ."
-    )
+    loss: Loss = Field("dsm", description="The objective; the _vr ones and jacobian reduce the variance at small σ.")
     batch_size: Count = Field(100, description="Images a step, over all processes together.")
     lr: Positive = Field(2e-4, description="Adam's learning rate.")
     max_epochs: Count = 1000
@@ -105,7 +139,7 @@ class Config(Section):
     data: DataConfig = Field(default_factory=DataConfig)
 
     @model_validator(mode="after")
-    def _fits_together(self):
+    def _fits_together(self) -> "Config":
         twice = {"dataset": "dataset", "channel": "channels", "img": "image_size"}
         for key, inner in twice.items():
             value, meant = getattr(self, key), getattr(self.data, inner)
@@ -115,6 +149,9 @@ class Config(Section):
                 )
         if self.data.dataset == "Synthetic" and self.data.random_flip:
             raise ValueError("data.random_flip is true and data.dataset is Synthetic; only images can be mirrored")
+        head = HEADS.get(self.runner or "")
+        if head is not None and head != self.model.head:
+            self.model = self.model.model_copy(update={"head": head})
         return self
 
     def unused_keys(self) -> list[str]:

@@ -1,22 +1,24 @@
-"""Score networks, second-order heads, and the checkpoints they are kept in."""
+"""Score networks and second-order heads, the scores they give, and the checkpoints they are kept in."""
 
-from models.build import ScoreModel, SharedScoreModel, build, build_model, evaluate, load, load_model
+from models.loading import load
 from models.mlp import MLP
+from models.networks import NETWORKS, SeparateNetworks, SharedNetwork, build
 from models.refinenet import RefineNet
+from models.scores import ScoreModel, Scores, from_denoiser, score_model
 from models.second_order import DiagonalHead, LowRankHead
-from models.structured import DiagonalPlusLowRank
 
 __all__ = [
-    "DiagonalHead",
-    "DiagonalPlusLowRank",
     "MLP",
+    "NETWORKS",
+    "DiagonalHead",
     "LowRankHead",
     "RefineNet",
     "ScoreModel",
-    "SharedScoreModel",
+    "Scores",
+    "SeparateNetworks",
+    "SharedNetwork",
     "build",
-    "build_model",
-    "evaluate",
+    "from_denoiser",
     "load",
-    "load_model",
+    "score_model",
 ]

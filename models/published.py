@@ -57,8 +57,8 @@ def translate_checkpoint(entries: list) -> tuple[str, dict[str, Tensor]]:
         entries: the list read from `checkpoint.pth`.
 
     Returns:
-        the runner that wrote it, and the state dict of the `ScoreModel` it trained: the EMA weights
-        where there are any.
+        the second-order head (`none`, `diagonal` or `low_rank`), and the state dict of the networks (see
+        `models.build`): the EMA weights where there are any.
 
     Raises:
         ValueError: where the list has none of the published layouts.
@@ -71,8 +71,8 @@ def translate_checkpoint(entries: list) -> tuple[str, dict[str, Tensor]]:
     states = [{name.removeprefix("module."): value for name, value in entry.items()} for entry in shadows]
     state = {f"s1.{k}": v for k, v in refinenet_state(states[-1]).items()}
     if len(networks) == 1:
-        return "UnetDSMRunner", state
+        return "none", state
     heads = network_states(states[0])
     for head, values in heads.items():
         state |= {f"s2.{head}.{k}": v for k, v in values.items()}
-    return ("LowRankHybridRunner" if "factor" in heads else "DoubleDiagonalHybridRunner"), state
+    return ("low_rank" if "factor" in heads else "diagonal"), state

@@ -6,32 +6,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.structured import DiagonalPlusLowRank
+from linalg import DiagonalPlusLowRank
 
 __all__ = ["DiagonalHead", "LowRankHead", "second_order_score", "windows"]
 
 FLOOR = 1e-6
 
 
-def second_order_score(diagonal: Tensor, factor: Tensor | None, covariance: str, sigma: float) -> DiagonalPlusLowRank:
+def second_order_score(alpha: Tensor, beta: Tensor | None, covariance: str, sigma: float) -> DiagonalPlusLowRank:
     """s2 from what the networks give.
 
     Args:
-        diagonal: `(B, D)`.
-        factor: `(B, D, r)`, or None.
-        covariance: `"free"`: s2 = diag(diagonal) + factor·factorᵀ, as published. `"positive"`: the networks
-            give the posterior covariance, `Cov = σ² (diag(softplus(diagonal)) + factor·factorᵀ / r)`, and
+        alpha: `(B, D)`.
+        beta: `(B, D, r)`, or None where s2 is diagonal.
+        covariance: `"free"`: s2 = diag(alpha) + beta·betaᵀ, as published. `"positive"`: the networks
+            give the posterior covariance, `Cov = σ² (diag(softplus(alpha)) + beta·betaᵀ / r)`, and
             `s2 = (Cov − σ² I) / σ⁴`: no predicted variance can be negative, and values of order one are
             right at every σ.
         sigma: σ, in the units of the data.
+
+    Returns:
+        s2 in units of 1/σ².
     """
-    if covariance == "free":
-        return DiagonalPlusLowRank(diagonal, factor)
-    # The floor outlives the rounding of σ⁴ s2 + σ² in float32.
-    diagonal = (F.softplus(diagonal) + FLOOR - 1) / sigma**2
-    if factor is not None:
-        factor = factor / (sigma * factor.shape[-1] ** 0.5)
-    return DiagonalPlusLowRank(diagonal, factor)
+    if covariance == "positive":
+        # The floor outlives the rounding of σ⁴ s2 + σ² in float32.
+        alpha = (F.softplus(alpha) + FLOOR - 1) / sigma**2
+        if beta is not None and beta.shape[-1]:
+            beta = beta / (sigma * beta.shape[-1] ** 0.5)
+    return DiagonalPlusLowRank(alpha, beta)
 
 
 class DiagonalHead(nn.Module):
@@ -39,7 +41,7 @@ class DiagonalHead(nn.Module):
 
     Args:
         diagonal: maps `(B, D)` to α, `(B, D)`.
-        covariance, sigma: as of `second_order_score`.
+        covariance, sigma: see `second_order_score`.
     """
 
     def __init__(self, diagonal: nn.Module, covariance: str = "free", sigma: float = 1.0):
@@ -58,7 +60,7 @@ class LowRankHead(nn.Module):
         diagonal: maps `(B, D)` to α, `(B, D)`.
         factor: maps `(B, D)` to the r columns of β, one after the other, `(B, r·D)`.
         rank: r.
-        covariance, sigma: as of `second_order_score`.
+        covariance, sigma: see `second_order_score`.
     """
 
     def __init__(self, diagonal: nn.Module, factor: nn.Module, rank: int, covariance: str = "free", sigma: float = 1.0):
@@ -68,8 +70,8 @@ class LowRankHead(nn.Module):
         self.factor = factor
 
     def forward(self, x: Tensor) -> DiagonalPlusLowRank:
-        factor = self.factor(x).unflatten(1, (self.rank, -1)).mT
-        return second_order_score(self.diagonal(x), factor, self.covariance, self.sigma)
+        beta = self.factor(x).unflatten(1, (self.rank, -1)).mT
+        return second_order_score(self.diagonal(x), beta, self.covariance, self.sigma)
 
 
 def windows(rank: int, shape: tuple[int, int, int]) -> Tensor:

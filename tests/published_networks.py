@@ -11,15 +11,15 @@ PARAMETERS = Path(__file__).parent / "reference" / "refinenet_parameters.txt"
 
 def shapes(channels: int, outputs: int, ngf: int = 8) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a published RefineNet, from the list for ngf = 64 and one channel."""
-    found = {}
+    named = {}
     for line in PARAMETERS.read_text().splitlines():
         name, _, numbers = line.partition(" (")
         sizes = [int(number) for number in numbers.rstrip(")").split(",") if number.strip()]
-        found[name] = tuple(size if size < 64 else size * ngf // 64 for size in sizes)
-    found["begin_conv.weight"] = (ngf, channels, 3, 3)
-    found["end_conv.weight"] = (outputs, ngf, 3, 3)
-    found["end_conv.bias"] = (outputs,)
-    return found
+        named[name] = tuple(size if size < 64 else size * ngf // 64 for size in sizes)
+    named["begin_conv.weight"] = (ngf, channels, 3, 3)
+    named["end_conv.weight"] = (outputs, ngf, 3, 3)
+    named["end_conv.bias"] = (outputs,)
+    return named
 
 
 def fill(all_shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:

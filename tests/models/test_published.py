@@ -12,14 +12,20 @@ def layout(networks: list[dict[str, torch.Tensor]], ema: bool) -> list:
     return [*map(with_prefix, trained), optimizer_state(networks[-1]), *(networks if ema else [])]
 
 
+def both(model: models.ScoreModel):
+    """s1 and s2 at the model's noise level, and its configuration."""
+    scores = model.at(model.config.noise)
+    return scores.s1, scores.s2, model.config
+
+
 @pytest.mark.parametrize("ema", [False, True])
 class TestEveryLayout:
     def test_dsm(self, reference, tmp_path, ema):
         numbers = reference("refinenet_ngf8_3x32x32.npz")
         folder = write_run_folder(tmp_path / "run", layout([fill(shapes(3, 3))], ema), 3, 32)
-        s1, s2, config = models.load(folder)
+        s1, s2, config = both(models.load(folder))
         assert s2 is None
-        assert (config.runner, config.model.ngf, config.data.dataset) == ("UnetDSMRunner", 8, "CIFAR10")
+        assert (config.model.head, config.model.ngf, config.data.dataset) == ("none", 8, "CIFAR10")
         torch.testing.assert_close(s1(numbers["input"]), numbers["output"], atol=1e-4, rtol=0)
 
     def test_low_rank(self, reference, tmp_path, ema):
@@ -27,20 +33,20 @@ class TestEveryLayout:
         first = reference("refinenet_ngf8_1x28x28.npz")
         networks = [fill(low_rank_shapes(rank=4)), fill(shapes(1, 1))]
         folder = write_run_folder(tmp_path / "run", layout(networks, ema), 1, 28)
-        s1, s2, config = models.load(folder / "ckpt" / "checkpoint.pth")
-        assert (config.runner, config.rank) == ("LowRankHybridRunner", 4)
+        s1, s2, config = both(models.load(folder / "ckpt" / "checkpoint.pth"))
+        assert (config.model.head, config.rank) == ("low_rank", 4)
         torch.testing.assert_close(s1(first["input"]), first["output"], atol=1e-4, rtol=0)
-        torch.testing.assert_close(s2(numbers["input"]).factor, numbers["factor"], atol=1e-4, rtol=0)
-        torch.testing.assert_close(s2(numbers["input"]).diagonal, numbers["diagonal"], atol=1e-4, rtol=0)
+        torch.testing.assert_close(s2(numbers["input"]).beta, numbers["factor"], atol=1e-4, rtol=0)
+        torch.testing.assert_close(s2(numbers["input"]).alpha, numbers["diagonal"], atol=1e-4, rtol=0)
 
     def test_diagonal(self, reference, tmp_path, ema):
         numbers = reference("refinenet_ngf8_3x32x32.npz")
         folder = write_run_folder(tmp_path / "run", layout([fill(shapes(3, 3)), fill(shapes(3, 3))], ema), 3, 32)
-        s1, s2, config = models.load(folder)
-        assert config.runner == "DoubleDiagonalHybridRunner"
+        s1, s2, config = both(models.load(folder))
+        assert config.model.head == "diagonal"
         torch.testing.assert_close(s1(numbers["input"]), numbers["output"], atol=1e-4, rtol=0)
-        torch.testing.assert_close(s2(numbers["input"]).diagonal, numbers["output"], atol=1e-4, rtol=0)
-        assert s2(numbers["input"]).factor is None
+        torch.testing.assert_close(s2(numbers["input"]).alpha, numbers["output"], atol=1e-4, rtol=0)
+        assert s2(numbers["input"]).rank == 0
 
 
 def test_a_list_of_another_layout_is_refused(tmp_path):

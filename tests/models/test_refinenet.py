@@ -21,8 +21,8 @@ def test_low_rank_head_equals_the_published_network(reference):
     head.diagonal.load_state_dict(networks["diagonal"])
     head.factor.load_state_dict(networks["factor"])
     s2 = head(numbers["input"])
-    torch.testing.assert_close(s2.diagonal, numbers["diagonal"], atol=1e-4, rtol=0)
-    torch.testing.assert_close(s2.factor, numbers["factor"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(s2.alpha, numbers["diagonal"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(s2.beta, numbers["factor"], atol=1e-4, rtol=0)
 
 
 def test_every_published_name_has_a_place_at_the_published_width():

@@ -1,0 +1,63 @@
+"""Trained scores, from a run folder or a checkpoint of this or the published program."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import configs
+from configs import Config, UserError
+from models import checkpoint
+from models.networks import build
+from models.published import translate_checkpoint
+from models.scores import ScoreModel, score_model
+
+__all__ = ["load"]
+
+
+def load(path: str | Path, device: torch.device | str = "cpu") -> ScoreModel:
+    """Trained scores from a run folder or one of its checkpoints, written by this or the published program.
+
+    Args:
+        path: a run folder (the newest readable checkpoint is taken), or a `.pth` file in its `ckpt/`.
+        device: where the networks are to be.
+
+    Returns:
+        the model, with its networks in evaluation mode and the EMA weights where there are any.
+
+    Raises:
+        UserError: where the folder, its `config.yml` or the checkpoint is missing or broken, or the two
+            do not fit each other.
+    """
+    path = Path(path)
+    folder = path if path.is_dir() else path.parent.parent
+    if not (folder / "config.yml").is_file():
+        raise UserError(f"{path}: not a run folder or a checkpoint in one ({folder / 'config.yml'} is missing)")
+    config = configs.load(folder / "config.yml")
+    if path.is_dir():
+        state, path = checkpoint.read_latest(folder / "ckpt", device)
+    else:
+        state = checkpoint.read(path, device)
+    config, weights = _weights(state, config, path)
+
+    network = build(config, config.data.shape)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(f"{path}: its weights do not fit the networks of {folder / 'config.yml'}") from error
+    return score_model(network.to(device).eval(), config, config.data.shape)
+
+
+def _weights(state: object, config: Config, path: Path) -> tuple[Config, dict[str, Tensor]]:
+    """The weights of a checkpoint, and the configuration with what a published one says in its weights alone."""
+    if isinstance(state, list):
+        try:
+            head, weights = translate_checkpoint(state)
+        except ValueError as error:
+            raise UserError(f"{path}: {error}") from error
+        rank = len(weights["s2.factor.end.bias"]) // config.data.channels if head == "low_rank" else config.rank
+        model = config.model.model_copy(update={"head": head})
+        return config.model_copy(update={"model": model, "rank": rank}), weights
+    if isinstance(state, dict) and "model" in state:
+        return config, state["model"] if state.get("ema") is None else state["ema"]
+    raise UserError(f"{path}: not a checkpoint of this or the published program")
