@@ -1,11 +1,14 @@
-"""Objectives whose minimisers are the scores of the noisy data density, and Tweedie's moments from those."""
+"""Objectives whose minimisers are the scores of the noisy data density."""
 
 from losses.first_order import dsm, dsm_vr
+from losses.objectives import OBJECTIVE_NAMES, OBJECTIVES, Objective, trace_weight
 from losses.perturbation import Perturbation, perturb
 from losses.second_order import d2sm, d2sm_centered, d2sm_centered_vr, d2sm_vr, jacobian_matching
-from losses.tweedie import posterior_covariance, posterior_mean
 
 __all__ = [
+    "OBJECTIVES",
+    "OBJECTIVE_NAMES",
+    "Objective",
     "Perturbation",
     "d2sm",
     "d2sm_centered",
@@ -15,6 +18,5 @@ __all__ = [
     "dsm_vr",
     "jacobian_matching",
     "perturb",
-    "posterior_covariance",
-    "posterior_mean",
+    "trace_weight",
 ]

@@ -6,14 +6,16 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from linalg import SymmetricMatrix
+
 __all__ = ["Perturbation", "perturb"]
 
-Batch = TypeVar("Batch")  # a tensor or a DiagonalPlusLowRank: what has a length and can be sliced
+Batch = TypeVar("Batch", Tensor, SymmetricMatrix)
 
 
 @dataclass(frozen=True)
 class Perturbation:
-    """A batch of clean points, the noise added to them, and all points at which a loss wants the scores.
+    """A batch of clean points, the noise added to them, and all points at which a loss needs the scores.
 
     Attributes:
         clean: x, shape `(B, D)`.
@@ -40,7 +42,7 @@ class Perturbation:
             shape `(B, …)`.
 
         Raises:
-            ValueError: where `values` does not reach that point.
+            ValueError: where the batch was not perturbed to that point, or `values` does not reach it.
         """
         batch = len(self.clean)
         if point not in self.points or len(values) < (self.points.index(point) + 1) * batch:
@@ -82,7 +84,7 @@ def perturb(
     if noise.shape != x.shape:
         raise ValueError(f"noise has shape {tuple(noise.shape)}, x has {tuple(x.shape)}")
     if isinstance(sigma, Tensor) and sigma.ndim and sigma.shape != (len(x), 1):
-        raise ValueError(f"sigma has shape {tuple(sigma.shape)}; a float or {(len(x), 1)} is wanted")
+        raise ValueError(f"sigma has shape {tuple(sigma.shape)}; a float or {(len(x), 1)} is expected")
     points = {"plus": x + sigma * noise}
     if antithetic:
         points["minus"] = x - sigma * noise

@@ -1,19 +1,18 @@
 """Denoising score matching of the second order: losses whose minimiser is s2 = ∇² log q_σ.
 
-Every loss takes s2 as a `DiagonalPlusLowRank`, or dense as `(n·B, D, D)`, for which the formula is worked out as
-it is written. A loss regresses some matrix M on a target `T(v) = (vvᵀ − I)/σ²`, whose mean given x̃ is what M is
-to become; `½‖M − T‖²` without its constant `½‖T‖²` is `½‖M‖² − ⟨T, M⟩`.
+Every loss takes s2 as a matrix of `linalg`, or dense as a tensor `(n·B, D, D)`. A loss regresses some matrix M on a
+target `T(v) = (vvᵀ − I)/σ²`, whose mean given x̃ is what M is to become; `½‖M − T‖²` without its constant `½‖T‖²` is
+`½‖M‖² − ⟨T, M⟩`. `ψ = s2 + s1s1ᵀ` is never formed: `‖ψ‖² = ‖s2‖² + 2 s1ᵀs2s1 + ‖s1‖⁴`.
 """
 
-import torch
 from torch import Tensor
 
+from linalg import SymmetricMatrix, as_matrix
 from losses.perturbation import Perturbation
-from models.structured import DiagonalPlusLowRank
 
 __all__ = ["d2sm", "d2sm_centered", "d2sm_centered_vr", "d2sm_vr", "jacobian_matching"]
 
-Matrix = DiagonalPlusLowRank | Tensor
+Matrix = SymmetricMatrix | Tensor
 
 
 def d2sm(s1: Tensor, s2: Matrix, p: Perturbation) -> Tensor:
@@ -30,7 +29,7 @@ def d2sm(s1: Tensor, s2: Matrix, p: Perturbation) -> Tensor:
 
     Source: Meng et al. 2021, theorem 1 and section 3 (D2SM).
     """
-    return _regression(_psi("plus", s1, s2, p), p.noise, p).mean()
+    return _psi_regression(p.at("plus", s1), p.at("plus", as_matrix(s2)), p.noise, p).mean()
 
 
 def d2sm_vr(s1: Tensor, s2: Matrix, p: Perturbation) -> Tensor:
@@ -42,16 +41,17 @@ def d2sm_vr(s1: Tensor, s2: Matrix, p: Perturbation) -> Tensor:
         p: the batch, perturbed with `antithetic`.
 
     Returns:
-        a scalar, as of `d2sm`.
+        a scalar in the units of `d2sm`.
 
     Raises:
         ValueError: where the heads do not reach the mirrored and the clean points.
 
     Source: Meng et al. 2021, section 4 (D2SM-VR).
     """
-    plus, minus, clean = (_psi(point, s1, s2, p) for point in ("plus", "minus", "clean"))
+    s2 = as_matrix(s2)
+    plus, minus, clean = ((p.at(point, s1), p.at(point, s2)) for point in ("plus", "minus", "clean"))
     z = p.noise
-    return (_regression(plus, z, p) + _regression(minus, z, p) + 2 * _on_target(clean, z, p)).mean()
+    return (_psi_regression(*plus, z, p) + _psi_regression(*minus, z, p) + 2 * _psi_on_target(*clean, z, p)).mean()
 
 
 def d2sm_centered(s1: Tensor, s2: Matrix, p: Perturbation, weight: Tensor | None = None) -> Tensor:
@@ -68,11 +68,12 @@ def d2sm_centered(s1: Tensor, s2: Matrix, p: Perturbation, weight: Tensor | None
             minimiser stays.
 
     Returns:
-        a scalar, as of `d2sm`.
+        a scalar in the units of `d2sm`, times those of the weight.
 
     Source: Lu et al., ICML 2022, arXiv 2206.08265 (the error-bounded objective), for noise that is Gaussian.
     """
-    weight = torch.ones(len(s2), dtype=s1.dtype, device=s1.device) if weight is None else weight
+    s2 = as_matrix(s2)
+    weight = s1.new_ones(len(s2)) if weight is None else weight
     e = (p.noise + p.sigma * p.at("plus", s1)).detach()
     return (p.at("plus", weight) * _regression(p.at("plus", s2), e, p)).mean()
 
@@ -86,18 +87,19 @@ def d2sm_centered_vr(s1: Tensor, s2: Matrix, p: Perturbation, weight: Tensor | N
     `⟨T(z), s2(x₊) + s2(x₋) − 2 s2(x)⟩` a second difference, which is of order one.
 
     Args:
-        s1, s2, weight: as of `d2sm_centered`, at all of `p.inputs`.
+        s1, s2, weight: see `d2sm_centered`, at all of `p.inputs`.
         p: the batch, perturbed with `antithetic`.
 
     Returns:
-        a scalar, as of `d2sm`.
+        a scalar in the units of `d2sm`, times those of the weight.
 
     Raises:
         ValueError: where the heads do not reach the mirrored and the clean points.
 
     Source: ours; the two ideas it joins are those of `d2sm_vr` and `d2sm_centered`.
     """
-    weight = torch.ones(len(s2), dtype=s1.dtype, device=s1.device) if weight is None else weight
+    s2 = as_matrix(s2)
+    weight = s1.new_ones(len(s2)) if weight is None else weight
     plus = _regression(p.at("plus", s2), (p.noise + p.sigma * p.at("plus", s1)).detach(), p)
     minus = _regression(p.at("minus", s2), (-p.noise + p.sigma * p.at("minus", s1)).detach(), p)
     clean = _on_target(p.at("clean", s2), p.noise, p)
@@ -120,28 +122,31 @@ def jacobian_matching(s2: Matrix, v: Tensor, product: Tensor) -> Tensor:
 
     Source: ours; for the probes, Hutchinson 1989.
     """
-    ours = (s2 @ v[:, :, None])[:, :, 0] if isinstance(s2, Tensor) else s2.matvec(v)
-    return (ours - product.detach()).square().sum(1).mean() / 2
+    return (as_matrix(s2).matvec(v) - product.detach()).square().sum(1).mean() / 2
 
 
-def _psi(point: str, s1: Tensor, s2: Matrix, p: Perturbation) -> Matrix:
-    """`s2 + s1s1ᵀ` at the named points."""
-    s1, s2 = p.at(point, s1), p.at(point, s2)
-    return s2 + s1[:, :, None] * s1[:, None, :] if isinstance(s2, Tensor) else s2.plus_rank_one(s1)
+def _regression(m: SymmetricMatrix, v: Tensor, p: Perturbation) -> Tensor:
+    """`½‖M − T(v)‖²` without its constant, `(B,)`."""
+    return m.squared_norm() / 2 - _on_target(m, v, p)
 
 
-def _on_target(m: Matrix, v: Tensor, p: Perturbation) -> Tensor:
-    """`⟨(vvᵀ − I)/σ², M⟩`, `(B,)`."""
-    variance = p.sigma**2
-    if isinstance(variance, Tensor) and variance.ndim:
-        variance = variance[:, 0]
-    if isinstance(m, Tensor):
-        target = v[:, :, None] * v[:, None, :] - torch.eye(v.shape[1], dtype=v.dtype, device=v.device)
-        return (target * m).sum((1, 2)) / variance
-    return (m.quadratic(v) - m.trace()) / variance
+def _on_target(m: SymmetricMatrix, v: Tensor, p: Perturbation) -> Tensor:
+    """`⟨T(v), M⟩`, `(B,)`."""
+    return (m.quadratic(v) - m.trace()) / _variance(p)
 
 
-def _regression(m: Matrix, v: Tensor, p: Perturbation) -> Tensor:
-    """`½‖M − (vvᵀ − I)/σ²‖²` without its constant, `(B,)`."""
-    norm = m.square().sum((1, 2)) if isinstance(m, Tensor) else m.squared_norm()
-    return norm / 2 - _on_target(m, v, p)
+def _psi_regression(s1: Tensor, s2: SymmetricMatrix, v: Tensor, p: Perturbation) -> Tensor:
+    """`½‖ψ − T(v)‖²` without its constant, `(B,)`."""
+    squared_norm = s2.squared_norm() + 2 * s2.quadratic(s1) + s1.square().sum(1).square()
+    return squared_norm / 2 - _psi_on_target(s1, s2, v, p)
+
+
+def _psi_on_target(s1: Tensor, s2: SymmetricMatrix, v: Tensor, p: Perturbation) -> Tensor:
+    """`⟨T(v), ψ⟩`, `(B,)`."""
+    on_square = ((s1 * v).sum(1).square() - s1.square().sum(1)) / _variance(p)
+    return _on_target(s2, v, p) + on_square
+
+
+def _variance(p: Perturbation) -> float | Tensor:
+    """σ², a number or `(B,)`."""
+    return p.sigma.square().flatten() if isinstance(p.sigma, Tensor) else p.sigma**2

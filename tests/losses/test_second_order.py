@@ -1,11 +1,13 @@
+from functools import cache
+
 import pytest
 import torch
 from torch import Tensor
 
 import losses
 from datasets import GaussianMixture
+from linalg import DiagonalPlusLowRank
 from losses import Perturbation, perturb
-from models import DiagonalPlusLowRank
 
 FILES = ["losses_B3_D12_r4.npz", "losses_B4_D20_r3.npz"]
 PLAIN, ANTITHETIC = ["d2sm", "d2sm_centered"], ["d2sm_vr", "d2sm_centered_vr"]
@@ -88,6 +90,7 @@ BIMODAL = mixture([0.4, 0.6], [[-1.0, 0.0], [1.0, 0.5]], [[[0.6, 0.0], [0.3, 0.3
 SIGMA, PARTS = 0.5, 40
 
 
+@cache
 def normal_equations(
     name: str, density: GaussianMixture, sigma: float = SIGMA, count: int = 80_000
 ) -> tuple[Tensor, Tensor]:

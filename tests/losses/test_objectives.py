@@ -1,0 +1,75 @@
+"""The table of objectives: what an entry asks for is what its loss takes, and its total is that of the design."""
+
+import pytest
+import torch
+
+import losses
+from datasets import GaussianMixture
+from linalg import DiagonalPlusLowRank
+from losses import OBJECTIVES, perturb
+
+SIGMA = 0.5
+close = torch.testing.assert_close
+
+
+def needs(objective: losses.Objective, rows: int, batch: int) -> dict[str, torch.Tensor]:
+    """Random values of what an objective takes by keyword."""
+    options = {}
+    if objective.weighted:
+        options["weight"] = torch.linspace(0.5, 2, rows, dtype=torch.float64)
+    if objective.probes:
+        options["probe"] = torch.randn(batch, 6, dtype=torch.float64).sign()
+        options["product"] = torch.randn(batch, 6, dtype=torch.float64)
+    return options
+
+
+@pytest.mark.parametrize(("order", "name"), [(order, name) for order, table in OBJECTIVES.items() for name in table])
+def test_what_it_asks_for_is_what_its_loss_takes(order, name):
+    torch.manual_seed(0)
+    objective = OBJECTIVES[order][name]
+    p = objective.perturb(torch.randn(4, 6, dtype=torch.float64), SIGMA)
+    assert p.points == objective.points
+    rows = objective.rows(p)
+    leaves = [torch.randn(len(p.inputs), 6, dtype=torch.float64, requires_grad=True)]
+    s2 = None
+    if order == 2:
+        leaves += [torch.randn(rows, 6, *more, dtype=torch.float64, requires_grad=True) for more in ((), (2,))]
+        s2 = DiagonalPlusLowRank(*leaves[1:])
+    values = objective(p, leaves[0], s2, first_order_weight=10.0, **needs(objective, rows, 4))
+    assert set(values) == ({"loss"} if order == 1 else {"loss", "first_order", "second_order"})
+    gradients = torch.autograd.grad(values["loss"], leaves)
+    assert all((gradient != 0).any() for gradient in gradients)
+    if order == 2:
+        weight = 10 if name in ("dsm", "dsm_vr") else 1
+        close(values["loss"], weight * values["first_order"] / SIGMA**2 + values["second_order"])
+
+
+def test_the_published_totals():
+    """10·DSM-VR/σ² + D2SM on the reference heads is what the runner minimises."""
+    density = GaussianMixture([1.0], torch.zeros(1, 6), torch.eye(6)[None])
+    clean = density.sample(5, torch.Generator().manual_seed(0)).double()
+    noise = torch.randn(5, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    p = perturb(clean, SIGMA, antithetic=True, noise=noise)
+    s1, s2 = density.at(SIGMA)(p.inputs)
+    total = OBJECTIVES[2]["dsm_vr"](p, s1, s2, first_order_weight=10.0)["loss"]
+    close(total, 10 * losses.dsm_vr(s1, p) / SIGMA**2 + losses.d2sm_vr(s1, s2, p))
+
+
+def test_evaluations_of_the_network():
+    counts = {name: objective.evaluations for name, objective in OBJECTIVES[2].items()}
+    assert counts == {"dsm": 2, "dsm_vr": 3, "centered": 1, "centered_vr": 3, "jacobian": 4}
+    assert {name: objective.evaluations for name, objective in OBJECTIVES[1].items()} == {"dsm": 1, "dsm_vr": 2}
+
+
+class TestTraceWeight:
+    s2 = DiagonalPlusLowRank(torch.tensor([[0.0, 0.0], [-2.0, -2.0], [-3.9, -4.1]], requires_grad=True))
+
+    def test_is_the_dimension_over_the_squared_trace(self):
+        """Cov/σ² = I + σ² s2: traces of 2, 1 and 0 at σ = 1/2."""
+        weight = losses.trace_weight(self.s2, SIGMA)
+        close(weight, torch.tensor([2 / 4, 2 / 1, 2 / 0.02**2]))
+        assert not weight.requires_grad
+
+    def test_can_be_that_of_the_batch(self):
+        weight = losses.trace_weight(self.s2, SIGMA, torch.mean)
+        close(weight, torch.full((3,), 2.0))
