@@ -2,21 +2,20 @@
 
 import math
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-import losses
-import models
-from inference.jacobian import jacobian_product
-from inference.subspace import subspace_iteration
-from models import DiagonalPlusLowRank
+from inference.tweedie import posterior_covariance, posterior_mean
+from linalg import Jacobian, SymmetricMatrix, hutchinson_diagonal, subspace_iteration
+from models import Scores
 
 __all__ = ["Posterior", "posterior"]
 
 FLOOR = 1e-6
+PROBES = 64
 
 
 @dataclass(frozen=True)
@@ -27,41 +26,58 @@ class Posterior:
     and says how many there were in a `RuntimeWarning`; `covariance` itself stays as it was predicted.
 
     Attributes:
-        mean: `E[x|x̃]`, `(B, D)`.
-        covariance: `Cov[x|x̃]`, as predicted.
+        mean: `E[x|x̃]`, `(B, D)`, in the units of the data.
+        covariance: `Cov[x|x̃]`, as predicted, in their square: of the kind of s2, or a `linalg.Jacobian` where there is
+            none.
         noisy: x̃, `(B, D)`.
-        sigma: σ, a float or `(B, 1)`.
+        scores: the scores that gave it.
         floor: the smallest variance, in the squared units of x.
-        s1: the score as a function, where it was given as one.
     """
 
     mean: Tensor
-    covariance: DiagonalPlusLowRank
+    covariance: SymmetricMatrix
     noisy: Tensor
-    sigma: float | Tensor
+    scores: Scores
     floor: float
-    s1: Callable[[Tensor], Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.mean)
 
     def __getitem__(self, rows) -> "Posterior":
         """The posteriors of some of the points: a slice, a list of numbers, or a mask."""
-        sigma = self.sigma[rows] if isinstance(self.sigma, Tensor) and self.sigma.ndim else self.sigma
-        return Posterior(self.mean[rows], self.covariance[rows], self.noisy[rows], sigma, self.floor, self.s1)
+        return Posterior(self.mean[rows], self.covariance[rows], self.noisy[rows], self.scores, self.floor)
+
+    @property
+    def sigma(self) -> float:
+        """The noise level σ, in the units of the data."""
+        return self.scores.sigma
+
+    @cached_property
+    def _diagonal(self) -> tuple[Tensor, Tensor]:
+        """The diagonal of the covariance and the standard error of each entry, `(B, D)` each."""
+        if isinstance(self.covariance, Jacobian):
+            generator = torch.Generator(self.noisy.device).manual_seed(0)
+            return hutchinson_diagonal(self.covariance, PROBES, generator)
+        diagonal = self.covariance.diagonal()
+        return diagonal, torch.zeros_like(diagonal)
 
     @property
     def clipped(self) -> Tensor:
         """How many of a point's D predicted variances lie below `floor`, `(B,)`."""
-        return (self.covariance.full_diagonal() < self.floor).sum(1)
+        return (self._diagonal[0] < self.floor).sum(1)
 
     def variance(self) -> Tensor:
-        """The variance of each entry, `(B, D)`, none below `floor`."""
-        return self._clip(self.covariance.full_diagonal(), "predicted variances")
+        """The variance of each entry, `(B, D)`, in the squared units of the data, none below `floor`."""
+        return self._clip(self._diagonal[0], "predicted variances")
 
     def std(self) -> Tensor:
-        """The standard deviation of each entry, `(B, D)`."""
+        """The standard deviation of each entry, `(B, D)`, in the units of the data."""
         return self.variance().sqrt()
+
+    def standard_error(self) -> Tensor:
+        """Of `std`, `(B, D)`, to first order: zero where s2 gives the variances, and Hutchinson's, over 64 random
+        probes, where they come from the Jacobian of s1."""
+        return self._diagonal[1] / (2 * self._diagonal[0].clamp(min=self.floor).sqrt())
 
     def interval(self, level: float = 0.9) -> tuple[Tensor, Tensor]:
         """The central interval of each entry that holds it with probability `level`: its ends, `(B, D)` each.
@@ -70,10 +86,11 @@ class Posterior:
             ValueError: where level is not between 0 and 1.
         """
         if not 0 < level < 1:
-            raise ValueError(f"level is {level}; a probability between 0 and 1 is wanted")
+            raise ValueError(f"level is {level}; a probability between 0 and 1 is expected")
         width = math.sqrt(2) * torch.erfinv(torch.tensor(level, dtype=torch.float64)).item() * self.std()
         return self.mean - width, self.mean + width
 
+    @torch.no_grad()
     def principal_components(self, k: int, refine: int = 0) -> tuple[Tensor, Tensor]:
         """The k directions in which the clean point may differ most.
 
@@ -87,100 +104,86 @@ class Posterior:
             entry of each positive.
 
         Raises:
-            ValueError: as of `DiagonalPlusLowRank.eigh_top`; or to refine where s1 was given as values.
+            ValueError: see `linalg.SymmetricMatrix.eigh_top`; or to refine where there is no s2: its components are
+                those of the Jacobian already.
 
         Source: the iteration is that of Manor and Michaeli, ICLR 2024, with Jacobian-vector products in place of
             finite differences, and with a start.
         """
+        if refine and isinstance(self.covariance, Jacobian):
+            raise ValueError("refine: without s2 the components come from the Jacobian of s1 already; leave it out")
         variances, directions = self.covariance.eigh_top(k)
         if refine:
-            if self.s1 is None:
-                raise ValueError("to refine, s1 is wanted as a function, not as its values")
-
-            def multiply(v: Tensor, rows: Tensor) -> Tensor:
-                x = self.noisy[rows]
-                sigma = self.sigma[rows, :, None] if isinstance(self.sigma, Tensor) and self.sigma.ndim else self.sigma
-                return sigma**2 * v + sigma**4 * jacobian_product(self.s1, x, v)
-
-            variances, directions, _ = subspace_iteration(multiply, directions, refine)
+            implied = posterior_covariance(Jacobian(self.scores.s1, self.noisy), self.sigma)
+            variances, directions, _ = subspace_iteration(lambda v, rows: implied[rows] @ v, directions, refine)
         return self._clip(variances, "variances of components"), with_fixed_sign(directions)
 
+    @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """`n` draws for every point, `(n, B, D)`; the part `diag(α)` of the covariance is clipped at `floor`."""
-        positive = self._positive()
-        shape = (n, *self.mean.shape)
-        noise = torch.randn(shape, generator=generator, dtype=self.mean.dtype, device=self.mean.device)
-        draws = self.mean + positive.diagonal.sqrt() * noise
-        if positive.factor is None:
-            return draws
-        shape = (n, len(self), positive.factor.shape[2], 1)
-        noise = torch.randn(shape, generator=generator, dtype=self.mean.dtype, device=self.mean.device)
-        return draws + (positive.factor @ noise)[..., 0]
+        """`n` draws for every point, `(n, B, D)`; the part `diag(α)` of the covariance is clipped at `floor`.
 
+        Without s2 the root of the covariance comes from products with the Jacobian of s1, negative eigenvalues are
+        taken for zero, and a draw costs dozens of products.
+        """
+        positive = self.covariance if isinstance(self.covariance, Jacobian) else self._positive()
+        return self.mean + positive.draw(n, generator)
+
+    @torch.no_grad()
     def log_prob(self, x: Tensor) -> Tensor:
-        """The log-density at one clean point `(B, D)` for each noisy one, `(B,)`; clipped as in `sample`."""
+        """The log-density in nats at one clean point `(B, D)` for each noisy one, `(B,)`; clipped as in `sample`.
+
+        Raises:
+            ValueError: where there is no s2: products with a Jacobian give no determinant.
+        """
+        if isinstance(self.covariance, Jacobian):
+            raise ValueError("log_prob: without s2 there are only products with the Jacobian of s1, no determinant")
         positive = self._positive()
         error = x - self.mean
         mahalanobis = (error * positive.solve(error)).sum(1)
         return -(mahalanobis + positive.logdet() + x.shape[1] * math.log(2 * math.pi)) / 2
 
-    def _positive(self) -> DiagonalPlusLowRank:
-        clipped = self._clip(self.covariance.diagonal, "entries of the covariance's diagonal part")
-        return DiagonalPlusLowRank(clipped, self.covariance.factor)
+    def _positive(self) -> SymmetricMatrix:
+        positive, below = self.covariance.clamp(self.floor)
+        self._warn_of(below, positive.dimension * len(self), "entries of the covariance's diagonal part")
+        return positive
 
     def _clip(self, variances: Tensor, what: str) -> Tensor:
-        if below := int((variances < self.floor).sum()):
-            warnings.warn(
-                f"{below} of {variances.numel()} {what} lie below {self.floor:.3g} and are taken for that",
-                RuntimeWarning,
-                stacklevel=3,
-            )
+        self._warn_of(int((variances < self.floor).sum()), variances.numel(), what)
         return variances.clamp(min=self.floor)
+
+    def _warn_of(self, below: int, count: int, what: str) -> None:
+        if below:
+            warnings.warn(
+                f"{below} of {count} {what} lie below {self.floor:.3g} and are taken for that",
+                RuntimeWarning,
+                stacklevel=4,
+            )
 
 
 @torch.no_grad()
-def posterior(
-    s1: Callable[[Tensor], Tensor] | Tensor,
-    s2: Callable[[Tensor], DiagonalPlusLowRank | Tensor] | DiagonalPlusLowRank | Tensor,
-    x_noisy: Tensor,
-    sigma: float | Tensor,
-    floor: float | None = None,
-) -> Posterior:
-    """The posterior of the clean points, from both scores.
+def posterior(scores: Scores, noisy: Tensor, floor: float | None = None) -> Posterior:
+    """The posterior of the clean points, from the scores at their noise level.
 
     Args:
-        s1: the score, a function of points `(B, D)` or its values at them.
-        s2: the second-order score, likewise; a dense `(B, D, D)` is taken too.
-        x_noisy: x̃, `(B, D)`.
-        sigma: σ, a float or `(B, 1)`, in the units of x̃.
-        floor: the smallest variance; by default one millionth of σ² (of the largest, where there are several).
+        scores: where they have no s2, the covariance is that of the Jacobian of s1, by its products, as Manor and
+            Michaeli take it: the same answers, slower.
+        noisy: x̃, `(B, D)`.
+        floor: the smallest variance; by default one millionth of σ².
 
     Returns:
-        a `Posterior`, evaluated in one call of the network where s1 and s2 are the two of one shared trunk.
-
-    Raises:
-        ValueError: where there is no s2.
+        a `Posterior`, evaluated in one call of the network where it gives both orders.
 
     Source: Tweedie's formula; Meng et al. 2021, theorem 1 and section 5.
     """
-    if callable(s1) and callable(s2):
-        score, curvature = models.evaluate(s1, s2, x_noisy)
-    else:
-        score = s1(x_noisy) if callable(s1) else s1
-        curvature = s2(x_noisy) if callable(s2) else s2
-    if curvature is None:
-        raise ValueError("s2 is None: the model has no second order; inference.jacobian of its s1 can be given for it")
-    if isinstance(curvature, Tensor):
-        curvature = DiagonalPlusLowRank.from_dense(curvature)
-    if floor is None:
-        floor = FLOOR * float(torch.as_tensor(sigma).max()) ** 2
+    sigma = scores.sigma
+    s1, s2 = scores(noisy)
+    curvature = Jacobian(scores.s1, noisy) if s2 is None else s2
     return Posterior(
-        losses.posterior_mean(score, x_noisy, sigma),
-        losses.posterior_covariance(curvature, sigma),
-        x_noisy,
-        sigma,
-        floor,
-        s1 if callable(s1) else None,
+        posterior_mean(s1, noisy, sigma),
+        posterior_covariance(curvature, sigma),
+        noisy,
+        scores,
+        FLOOR * sigma**2 if floor is None else floor,
     )
 
 

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 import inference
-import models
-from datasets import GaussianMixture, multivariate_normal
-from models import DiagonalPlusLowRank
+from datasets import GaussianMixture
+from linalg import DiagonalPlusLowRank, Jacobian
+from models import Scores
 
 SIGMA = 0.7
 close = torch.testing.assert_close
@@ -43,21 +43,20 @@ def exact_moments(density: GaussianMixture, noisy: Tensor) -> tuple[Tensor, Tens
 def setting():
     density = mixture()
     noisy = noisy_points(density)
-    found = inference.posterior(lambda x: density.s1(x, SIGMA), lambda x: density.s2(x, SIGMA), noisy, SIGMA)
-    return density, noisy, found, *exact_moments(density, noisy)
+    return density, noisy, inference.posterior(density.at(SIGMA), noisy), *exact_moments(density, noisy)
 
 
 def test_mean_and_covariance_are_exact(setting):
-    _, _, found, mean, covariance = setting
-    close(found.mean, mean)
-    close(found.covariance.dense(), covariance)
-    close(found.std(), covariance.diagonal(dim1=1, dim2=2).sqrt())
-    assert (found.clipped == 0).all()
+    _, _, posterior, mean, covariance = setting
+    close(posterior.mean, mean)
+    close(posterior.covariance.dense(), covariance)
+    close(posterior.std(), covariance.diagonal(dim1=1, dim2=2).sqrt())
+    assert (posterior.clipped == 0).all()
 
 
 def test_principal_components_are_exact(setting):
-    _, _, found, _, covariance = setting
-    variances, directions = found.principal_components(3)
+    _, _, posterior, _, covariance = setting
+    variances, directions = posterior.principal_components(3)
     values, vectors = torch.linalg.eigh(covariance)
     close(variances, values.flip(1)[:, :3])
     close((directions * vectors.flip(2)[:, :, :3]).sum(1).abs(), torch.ones(8, 3, dtype=torch.float64))
@@ -72,25 +71,25 @@ def test_refining_goes_to_the_components_that_s1_implies(setting):
     wrong = DiagonalPlusLowRank(
         -torch.ones(8, 5, dtype=torch.float64), torch.randn(8, 5, 2, generator=generator, dtype=torch.float64)
     )
-    found = inference.posterior(lambda x: density.s1(x, SIGMA), wrong, noisy, SIGMA)
+    posterior = inference.posterior(Scores(SIGMA, density.at(SIGMA).s1, lambda x: wrong), noisy)
     exact, vectors = torch.linalg.eigh(covariance)
     leading = vectors[:, :, -2:]
 
-    def caught(refine: int) -> Tensor:
-        _, directions = found.principal_components(2, refine)
+    def caught(directions: Tensor) -> Tensor:
         return (leading.mT @ directions).square().sum((1, 2)) / 2
 
-    assert (caught(1) > caught(0) - 1e-9).float().mean() > 0.8
-    close(caught(300), torch.ones(8, dtype=torch.float64), rtol=1e-3, atol=0)
-    variances, _ = found.principal_components(2, 300)
+    before, after = (caught(posterior.principal_components(2, refine)[1]) for refine in (0, 1))
+    assert (after > before - 1e-9).float().mean() > 0.8
+    variances, directions = posterior.principal_components(2, 300)
+    close(caught(directions), torch.ones(8, dtype=torch.float64), rtol=1e-3, atol=0)
     close(variances, exact.flip(1)[:, :2], rtol=1e-3, atol=0)
 
 
 def test_intervals_samples_and_log_density_are_those_of_the_gaussian(setting):
-    _, _, found, mean, covariance = setting
-    low, high = found.interval(0.9)
+    _, _, posterior, mean, covariance = setting
+    low, high = posterior.interval(0.9)
     close((high + low) / 2, mean)
-    draws = found.sample(40_000, torch.Generator().manual_seed(0))
+    draws = posterior.sample(40_000, torch.Generator().manual_seed(0))
     assert draws.shape == (40_000, 8, 5)
     inside = ((draws > low) & (draws < high)).double().mean((0,))
     close(inside, torch.full_like(inside, 0.9), rtol=0, atol=0.01)
@@ -98,62 +97,81 @@ def test_intervals_samples_and_log_density_are_those_of_the_gaussian(setting):
     apart = draws - draws.mean(0)
     close(torch.einsum("nbi,nbj->bij", apart, apart) / len(draws), covariance, rtol=0, atol=0.03)
     x = mean + 0.1
-    close(found.log_prob(x), torch.distributions.MultivariateNormal(mean, covariance).log_prob(x))
-
-
-def test_noise_levels_of_their_own():
-    """A (B, 1) σ is each point's own."""
-    normal = multivariate_normal(torch.zeros(3), torch.eye(3))
-    x = torch.randn(4, 3, dtype=torch.float64)
-    sigma = torch.tensor([[0.1], [0.5], [1.0], [2.0]], dtype=torch.float64)
-    s1 = torch.cat([normal.s1(x[i : i + 1], sigma[i].item()) for i in range(4)])
-    s2 = torch.cat([normal.s2(x[i : i + 1], sigma[i].item()) for i in range(4)])
-    found = inference.posterior(s1, s2, x, sigma)
-    close(found.mean, x / (1 + sigma**2))
-    close(found.variance(), (sigma**2 / (1 + sigma**2)).expand(4, 3))
-    refined = inference.posterior(lambda x: -x / (1 + sigma.repeat_interleave(len(x) // 4, 0) ** 2), s2, x, sigma)
-    variances, _ = refined.principal_components(2, refine=1)
-    close(variances, (sigma**2 / (1 + sigma**2)).expand(4, 2))
-    close(found[1:3].std(), found.std()[1:3])
+    close(posterior.log_prob(x), torch.distributions.MultivariateNormal(mean, covariance).log_prob(x))
 
 
 def test_negative_variances_are_clipped_and_counted():
     s2 = DiagonalPlusLowRank(torch.tensor([[0.0, -10.0, -3.0]]), torch.tensor([[[0.0], [0.0], [2.0]]]))
-    found = inference.posterior(torch.zeros(1, 3), s2, torch.zeros(1, 3), 1.0, floor=0.01)
-    assert found.clipped.tolist() == [1]
+    posterior = inference.posterior(Scores(1.0, torch.zeros_like, lambda x: s2), torch.zeros(1, 3), floor=0.01)
+    assert posterior.clipped.tolist() == [1]
     with pytest.warns(RuntimeWarning, match="1 of 3 predicted variances lie below 0.01"):
-        close(found.variance(), torch.tensor([[1.0, 0.01, 2.0]]))
+        close(posterior.variance(), torch.tensor([[1.0, 0.01, 2.0]]))
     with pytest.warns(RuntimeWarning, match="2 of 3 entries of the covariance's diagonal part"):
-        assert found.sample(10).isfinite().all()
+        assert posterior.sample(10).isfinite().all()
     with pytest.warns(RuntimeWarning, match="2 of 3 entries"):
-        assert found.log_prob(torch.zeros(1, 3)).isfinite().all()
+        assert posterior.log_prob(torch.zeros(1, 3)).isfinite().all()
     with pytest.warns(RuntimeWarning, match="1 of 3 variances of components"):
-        variances, _ = found.principal_components(3)
+        variances, _ = posterior.principal_components(3)
     assert variances.min().item() == pytest.approx(0.01)
-    assert found.covariance.full_diagonal().min() == -9
+    assert posterior.covariance.diagonal().min() == -9
 
 
-def test_what_cannot_be_asked():
-    values = inference.posterior(torch.zeros(1, 3), DiagonalPlusLowRank(torch.zeros(1, 3)), torch.zeros(1, 3), 1.0)
-    with pytest.raises(ValueError, match="s1 is wanted as a function"):
-        values.principal_components(1, refine=1)
-    for level in (0, 1, -0.5):
-        with pytest.raises(ValueError, match="between 0 and 1"):
-            values.interval(level)
+@pytest.mark.parametrize("level", [0, 1, -0.5])
+def test_a_level_is_a_probability(setting, level):
+    with pytest.raises(ValueError, match="between 0 and 1 is expected"):
+        setting[2].interval(level)
 
 
-def test_one_call_of_a_shared_network():
-    calls = []
+def test_some_of_the_points(setting):
+    _, noisy, posterior, mean, _ = setting
+    some = posterior[2:4]
+    assert (len(some), some.sigma) == (2, SIGMA)
+    close(some.mean, mean[2:4])
+    close(some.std(), posterior.std()[2:4])
+    close(some.noisy, noisy[2:4])
 
-    class Trunk(torch.nn.Module):
-        def forward(self, x):
-            calls.append(len(x))
-            return x.repeat(1, 4)
 
-    model = models.SharedScoreModel(Trunk(), 2, "positive", 0.5)
-    x = torch.randn(3, 6)
-    found = inference.posterior(model.s1, model.s2, x, 0.5)
-    assert calls == [3]
-    score, s2 = model(x)
-    close(found.covariance.dense(), 0.5**4 * s2.dense() + 0.25 * torch.eye(6))
-    close(found.mean, x + 0.25 * score)
+@pytest.fixture(scope="module")
+def implied(setting):
+    density, noisy, *_ = setting
+    return inference.posterior(Scores(SIGMA, density.at(SIGMA).s1), noisy)
+
+
+class TestWithoutS2:
+    """The same posterior from s1 alone, by products with its Jacobian."""
+
+    def test_mean_covariance_and_components_are_exact(self, setting, implied):
+        *_, mean, covariance = setting
+        assert isinstance(implied.covariance, Jacobian)
+        close(implied.mean, mean)
+        close(implied.covariance.dense(), covariance)
+        variances, directions = implied.principal_components(2)
+        values, vectors = torch.linalg.eigh(covariance)
+        close(variances, values.flip(1)[:, :2], rtol=1e-2, atol=0)
+        caught = (vectors[:, :, -2:].mT @ directions).square().sum((1, 2)) / 2
+        close(caught, torch.ones_like(caught), rtol=1e-2, atol=0)
+
+    def test_std_is_within_its_standard_error(self, setting, implied):
+        """Of 40 entries none is five standard errors off, and the errors are of the size that is said."""
+        *_, covariance = setting
+        exact, error = covariance.diagonal(dim1=1, dim2=2).sqrt(), implied.standard_error()
+        z = (implied.std() - exact) / error
+        assert (error > 0).all()
+        assert z.abs().max() < 5
+        assert 0.5 < z.std() < 2
+
+    def test_where_s2_is_known_there_is_no_error(self, setting):
+        assert (setting[2].standard_error() == 0).all()
+
+    def test_samples_have_its_moments(self, setting, implied):
+        *_, mean, covariance = setting
+        draws = implied.sample(20_000, torch.Generator().manual_seed(0))
+        close(draws.mean(0), mean, rtol=0, atol=0.03)
+        apart = draws - draws.mean(0)
+        close(torch.einsum("nbi,nbj->bij", apart, apart) / len(draws), covariance, rtol=0, atol=0.04)
+
+    def test_what_cannot_be_had_says_so(self, implied):
+        with pytest.raises(ValueError, match="refine: without s2 the components come from the Jacobian of s1 already"):
+            implied.principal_components(1, refine=1)
+        with pytest.raises(ValueError, match="log_prob: .* products with the Jacobian of s1"):
+            implied.log_prob(implied.mean)
