@@ -1,0 +1,25 @@
+"""Symmetric matrices known by their products, their eigenpairs, and functions of them."""
+
+from linalg.dense import Dense, as_matrix
+from linalg.diagonal_plus_low_rank import DiagonalPlusLowRank
+from linalg.functions import apply_by_eigenvectors, phi
+from linalg.jacobian import Jacobian, hutchinson_diagonal, jacobian, jacobian_product, jacobian_rows
+from linalg.krylov import block_krylov, lanczos, subspace_iteration
+from linalg.matrix import SymmetricMatrix
+
+__all__ = [
+    "Dense",
+    "DiagonalPlusLowRank",
+    "Jacobian",
+    "SymmetricMatrix",
+    "apply_by_eigenvectors",
+    "as_matrix",
+    "block_krylov",
+    "hutchinson_diagonal",
+    "jacobian",
+    "jacobian_product",
+    "jacobian_rows",
+    "lanczos",
+    "phi",
+    "subspace_iteration",
+]

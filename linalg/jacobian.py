@@ -1,0 +1,191 @@
+"""The Jacobian of a score: the second-order score one has without training for it.
+
+The posterior covariance that it implies is `σ⁴∇s1 + σ²I`.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import jvp, vjp, vmap
+
+from linalg.dense import Dense
+from linalg.krylov import subspace_iteration
+from linalg.matrix import NEVER_DENSE_ABOVE, SymmetricMatrix
+
+__all__ = ["Jacobian", "hutchinson_diagonal", "jacobian", "jacobian_product", "jacobian_rows"]
+
+Function = Callable[[Tensor], Tensor]
+
+POINTS = 512  # at most so many through the function at a time, where there are not more to begin with
+STEPS, TOLERANCE = 100, 0.03  # of the iteration for eigenpairs: those of Manor and Michaeli
+
+
+def jacobian(function: Function, x: Tensor, rows: int = 64) -> Tensor:
+    """`∇f(x)` in full, by D vector-Jacobian products, `rows` of them in one call of the function.
+
+    Args:
+        function: f, `(B, D)` to `(B, D)`, each point by itself: a score.
+        x: `(B, D)`.
+        rows: vector-Jacobian products at a time: memory against speed.
+
+    Returns:
+        the symmetric part, `(B, D, D)`: the Jacobian of a true score is symmetric.
+    """
+    full = torch.cat(list(jacobian_rows(function, x, rows)), dim=1)
+    return (full + full.mT) / 2
+
+
+def jacobian_rows(function: Function, x: Tensor, rows: int = 64) -> Iterator[Tensor]:
+    """The rows of `jacobian`, not made symmetric, a block `(B, rows, D)` at a time."""
+    values, pull_back = vjp(function, x)  # type: ignore[misc]
+    for basis in torch.eye(x.shape[1], dtype=values.dtype, device=x.device).split(rows):
+        cotangents = basis[:, None].expand(-1, len(x), -1)
+        yield vmap(pull_back)(cotangents)[0].detach().transpose(0, 1)
+
+
+def jacobian_product(function: Function, x: Tensor, v: Tensor) -> Tensor:
+    """`∇f(x) V` for blocks of vectors `(B, D, k)`, by forward-mode differentiation: k points through the function for
+    each of x, `(B, D)`. Autocast is off in it: torch does not differentiate forward through it."""
+    batch, dimension, k = v.shape
+    repeated = x.repeat_interleave(k, dim=0)
+    with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+        _, product = jvp(function, (repeated,), (v.mT.reshape(batch * k, dimension),))  # type: ignore[misc]
+    return product.view(batch, k, dimension).mT
+
+
+def hutchinson_diagonal(
+    matrix: SymmetricMatrix, probes: int, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """The diagonal of M as the mean of `v ∘ Mv` over random signs v, and how far off it may be.
+
+    Args:
+        matrix: M, B of them.
+        probes: how many v, at least 2; the variance of the estimate falls as one over it.
+        generator: of the signs.
+
+    Returns:
+        the estimate and its standard error, `(B, D)` each.
+
+    Raises:
+        ValueError: where `probes` is below 2.
+
+    Source: Hutchinson 1989; Bekas, Kokiopoulou and Saad 2007.
+    """
+    if probes < 2:
+        raise ValueError(f"probes is {probes}; at least 2 are expected, for a standard error")
+    shape = (len(matrix), matrix.dimension, probes)
+    signs = torch.randint(2, shape, generator=generator, device=matrix.device).to(matrix.dtype) * 2 - 1
+    estimates = signs * (matrix @ signs)
+    return estimates.mean(2), estimates.std(2) / probes**0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Jacobian(SymmetricMatrix):
+    """`a ∇f(x) + bI` at B points, by products alone, without gradients.
+
+    The Jacobian of a true score is symmetric, that of a learned one nearly. Products are with the Jacobian itself;
+    `dense` is its symmetric part.
+
+    Attributes:
+        function: f, `(B, D)` to `(B, D)`, each point by itself.
+        x: the points, `(B, D)`.
+        scale: a, a float or a tensor of no dimension or `(B, 1)`.
+        shift: b, likewise.
+    """
+
+    function: Function
+    x: Tensor
+    scale: float | Tensor = 1.0
+    shift: float | Tensor = 0.0
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def dimension(self) -> int:
+        return self.x.shape[1]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.x.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.x.device
+
+    def __getitem__(self, rows: Any) -> "Jacobian":
+        scale, shift = (n[rows] if isinstance(n, Tensor) and n.ndim else n for n in (self.scale, self.shift))
+        return Jacobian(self.function, self.x[rows], scale, shift)
+
+    def detach(self) -> "Jacobian":
+        scale, shift = (n.detach() if isinstance(n, Tensor) else n for n in (self.scale, self.shift))
+        return Jacobian(self.function, self.x.detach(), scale, shift)
+
+    def to(self, *target: Any) -> "Jacobian":
+        """At the same points as another dtype or on another device, which the function must take too."""
+        scale, shift = (n.to(*target) if isinstance(n, Tensor) else n for n in (self.scale, self.shift))
+        return Jacobian(self.function, self.x.to(*target), scale, shift)
+
+    def __matmul__(self, v: Tensor) -> Tensor:
+        if v.ndim == 2:
+            return (self @ v[:, :, None])[:, :, 0]
+        scale, shift = (n[..., None] if isinstance(n, Tensor) else n for n in (self.scale, self.shift))
+        blocks = v.split(max(1, POINTS // len(self)), dim=2)
+        product = torch.cat([jacobian_product(self.function, self.x, block) for block in blocks], dim=2)
+        return scale * product + shift * v
+
+    def _scaled(self, scale: float | Tensor) -> "Jacobian":
+        return Jacobian(self.function, self.x, scale * self.scale, scale * self.shift)
+
+    def _shifted(self, shift: float | Tensor) -> "Jacobian":
+        return Jacobian(self.function, self.x, self.scale, self.shift + shift)
+
+    def dense(self) -> Tensor:
+        """The symmetric part in full, `(B, D, D)`, by D vector-Jacobian products."""
+        symmetric = Dense(jacobian(self.function, self.x, rows=max(1, min(64, POINTS // len(self)))))
+        return (self.scale * symmetric + self.shift).dense()
+
+    def eigh_top(self, k: int) -> tuple[Tensor, Tensor]:
+        """The k largest eigenvalues `(B, k)`, descending, and orthonormal eigenvectors `(B, D, k)`, without gradients.
+
+        By subspace iteration from a random start, the same every time, until the directions stay within 0.03 (a sine)
+        of the span of those before, in at most 100 steps of k products; a `RuntimeWarning` says that they were not
+        enough. For k above D/16 by the dense problem, exactly, which costs no more.
+
+        Raises:
+            ValueError: where k is not from 1 to D, or above D/16 for a D above 1024.
+
+        Source: Manor and Michaeli, *On the posterior distribution in denoising*, ICLR 2024, algorithm 1, with
+            Jacobian-vector products in place of finite differences.
+        """
+        if 16 * k > self.dimension:
+            return super().eigh_top(k)
+        self._check_count(k)
+        start = torch.randn(self.dimension, k, generator=torch.Generator().manual_seed(0)).to(self.x)
+        values, directions = self._iterate(start.expand(len(self), -1, -1))
+        if (values < 0).any():  # the largest in size are not the largest: none is negative, once shifted by the lowest
+            lowest = values.amin(1, keepdim=True).clamp(max=0)
+            values, directions = (self - lowest)._iterate(directions)
+            values = values + lowest
+        return values, directions
+
+    def _iterate(self, start: Tensor) -> tuple[Tensor, Tensor]:
+        values, directions, steps = subspace_iteration(lambda v, rows: self[rows] @ v, start, STEPS, TOLERANCE)
+        if (steps == STEPS).any():
+            unfinished = f"eigenpairs of {int((steps == STEPS).sum())} of {len(self)} matrices"
+            warnings.warn(f"{STEPS} steps leave {unfinished} unfinished", RuntimeWarning, stacklevel=3)
+        return values, directions
+
+    def clamp(self, floor: float) -> tuple[Dense, int]:
+        """The matrix in full, with its eigenvalues below `floor` raised to it, and how many there were.
+
+        Raises:
+            NotImplementedError: for a D above 1024.
+        """
+        if self.dimension > NEVER_DENSE_ABOVE:
+            raise NotImplementedError(self._unavailable("a floor under the eigenvalues"))
+        return Dense(self.dense()).clamp(floor)
