@@ -69,22 +69,6 @@ class Dense(SymmetricMatrix):
     def dense(self) -> Tensor:
         return self.matrix
 
-    def inner(self, other: SymmetricMatrix) -> Tensor:
-        """The Frobenius inner product `⟨M, N⟩ = tr MᵀN`, `(B,)`.
-
-        Raises:
-            ValueError: where the two differ in B or in D.
-        """
-        other_dense = other.dense()
-        if other_dense.shape != self.matrix.shape:
-            shapes = f"{tuple(self.matrix.shape)} and {tuple(other_dense.shape)}"
-            raise ValueError(f"matrices {shapes}; the same shape is expected")
-        return (self.matrix * other_dense).sum((1, 2))
-
-    def squared_norm(self) -> Tensor:
-        """The squared Frobenius norm `‖M‖²`, `(B,)`."""
-        return self.matrix.square().sum((1, 2))
-
     def eigh_top(self, k: int) -> tuple[Tensor, Tensor]:
         """The k largest eigenvalues `(B, k)`, descending, and their orthonormal eigenvectors `(B, D, k)`, by the dense
         problem at any D, differentiably.

@@ -143,9 +143,7 @@ class DiagonalPlusLowRank(SymmetricMatrix):
         Raises:
             ValueError: where the two differ in B or in D.
         """
-        sizes = (len(self), self.dimension), (len(other), other.dimension)
-        if sizes[0] != sizes[1]:
-            raise ValueError(f"matrices of (B, D) {sizes[0]} and {sizes[1]}; the same are expected")
+        self._check_size(other)
         return (self.alpha * other.diagonal()).sum(1) + other.quadratic(self.beta).sum(1)
 
     def squared_norm(self) -> Tensor:

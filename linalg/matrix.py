@@ -117,6 +117,24 @@ class SymmetricMatrix(ABC):
         blocks = torch.eye(self.dimension, dtype=self.dtype, device=self.device).split(COLUMNS)
         return torch.cat([self @ block.mT.expand(len(self), -1, -1) for block in blocks], dim=2)
 
+    def inner(self, other: "SymmetricMatrix") -> Tensor:
+        """The Frobenius inner product `⟨M, N⟩ = tr MᵀN`, `(B,)`.
+
+        Raises:
+            ValueError: where the two differ in B or in D.
+        """
+        self._check_size(other)
+        return (self.dense() * other.dense()).sum((1, 2))
+
+    def _check_size(self, other: "SymmetricMatrix") -> None:
+        sizes = (len(self), self.dimension), (len(other), other.dimension)
+        if sizes[0] != sizes[1]:
+            raise ValueError(f"matrices of (B, D) {sizes[0]} and {sizes[1]}; the same are expected")
+
+    def squared_norm(self) -> Tensor:
+        """The squared Frobenius norm `‖M‖²`, `(B,)`."""
+        return self.dense().square().sum((1, 2))
+
     def eigh_top(self, k: int) -> tuple[Tensor, Tensor]:
         """The k largest eigenvalues and their eigenvectors.
 

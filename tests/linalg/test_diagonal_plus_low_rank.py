@@ -1,10 +1,10 @@
-"""Against dense matrices in float64."""
+"""Against dense matrices in float64; see also `test_matrices`, which every kind of matrix passes."""
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from models import DiagonalPlusLowRank
+from linalg import DiagonalPlusLowRank, block_krylov
 
 
 def matrix(rank: int | None, seed: int = 0, batch: int = 3, dimension: int = 7, dtype=torch.float64):
@@ -16,7 +16,7 @@ def matrix(rank: int | None, seed: int = 0, batch: int = 3, dimension: int = 7, 
 
 def positive(rank: int | None, **options) -> DiagonalPlusLowRank:
     m = matrix(rank, **options)
-    return DiagonalPlusLowRank(m.diagonal.abs() + 0.1, m.factor)
+    return DiagonalPlusLowRank(m.alpha.abs() + 0.1, m.beta)
 
 
 @pytest.fixture(params=[None, 1, 4, 9], ids=lambda rank: f"rank {rank}")
@@ -36,9 +36,9 @@ class TestAgainstTheDenseMatrix:
     def test_dense(self, rank):
         m = matrix(rank)
         for b in range(3):
-            expected = torch.diag(m.diagonal[b])
+            expected = torch.diag(m.alpha[b])
             if rank:
-                expected = expected + sum(torch.outer(u, u) for u in m.factor[b].T)
+                expected = expected + sum(torch.outer(u, u) for u in m.beta[b].T)
             close(m.dense()[b], expected)
 
     def test_products(self, rank, v):
@@ -51,7 +51,7 @@ class TestAgainstTheDenseMatrix:
 
     def test_diagonal_and_trace(self, rank):
         m = matrix(rank)
-        close(m.full_diagonal(), m.dense().diagonal(dim1=1, dim2=2))
+        close(m.diagonal(), m.dense().diagonal(dim1=1, dim2=2))
         close(m.trace(), torch.stack([torch.trace(one) for one in m.dense()]))
 
     @pytest.mark.parametrize("other_rank", [None, 2])
@@ -60,14 +60,13 @@ class TestAgainstTheDenseMatrix:
         close(m.inner(n), (m.dense() * n.dense()).sum((1, 2)))
         close(m.squared_norm(), torch.linalg.matrix_norm(m.dense()) ** 2)
 
-    def test_sums(self, rank, v):
+    def test_sums(self, rank):
         m = matrix(rank)
-        close(m.plus_rank_one(v).dense(), m.dense() + v[:, :, None] * v[:, None, :])
         eye = torch.eye(7, dtype=torch.float64)
-        close(m.affine(0.3, 2.0).dense(), 0.3 * m.dense() + 2 * eye)
+        close((0.3 * m + 2.0).dense(), 0.3 * m.dense() + 2 * eye)
         scale = torch.tensor([[0.5], [1.0], [2.0]], dtype=torch.float64)
-        close(m.affine(scale, scale).dense(), scale[:, :, None] * (m.dense() + eye))
-        close(m.affine(scale[0, 0], scale[1, 0]).dense(), 0.5 * m.dense() + eye)
+        close((scale * m + scale).dense(), scale[:, :, None] * (m.dense() + eye))
+        close((scale[0, 0] * m + scale[1, 0]).dense(), 0.5 * m.dense() + eye)
 
     def test_solve_and_logdet(self, rank, v):
         m = positive(rank)
@@ -89,7 +88,7 @@ class TestAgainstTheDenseMatrix:
 
     def test_detached_and_converted(self, rank):
         m = matrix(rank)
-        m.diagonal.requires_grad_()
+        m.alpha.requires_grad_()
         assert not m.detach().dense().requires_grad
         assert m.to(torch.float32).dense().dtype == torch.float32
         close(m.to(torch.float32).dense().double(), m.dense(), rtol=1e-5, atol=1e-5)
@@ -98,7 +97,7 @@ class TestAgainstTheDenseMatrix:
 @pytest.mark.parametrize("rank", [None, 3])
 def test_gradients(rank, v):
     def leaves(m):
-        return [part.clone().requires_grad_() for part in (m.diagonal, m.factor) if part is not None]
+        return [part.clone().requires_grad_() for part in (m.alpha, m.beta) if part.numel()]
 
     other = matrix(2, seed=5)
     scale = torch.tensor([[0.5], [1.0], [2.0]], dtype=torch.float64)
@@ -110,13 +109,13 @@ def test_gradients(rank, v):
     for function in (
         lambda *parts: DiagonalPlusLowRank(*parts) @ v[:, :, None],
         lambda *parts: DiagonalPlusLowRank(*parts).trace(),
-        lambda *parts: DiagonalPlusLowRank(*parts).full_diagonal(),
+        lambda *parts: DiagonalPlusLowRank(*parts).diagonal(),
         lambda *parts: DiagonalPlusLowRank(*parts).dense(),
-        lambda *parts: DiagonalPlusLowRank(*parts).affine(scale, -scale).dense(),
+        lambda *parts: (scale * DiagonalPlusLowRank(*parts) - scale).dense(),
         lambda *parts: DiagonalPlusLowRank(*parts).quadratic(v),
         lambda *parts: DiagonalPlusLowRank(*parts).inner(other),
         lambda *parts: DiagonalPlusLowRank(*parts).squared_norm(),
-        lambda *parts: DiagonalPlusLowRank(*parts).affine(0.5, 2.0).plus_rank_one(v).squared_norm(),
+        lambda *parts: (0.5 * DiagonalPlusLowRank(*parts) + 2.0).squared_norm(),
         lambda *parts: DiagonalPlusLowRank(*parts).solve(v),
         lambda *parts: DiagonalPlusLowRank(*parts).logdet(),
         lambda *parts: DiagonalPlusLowRank(*parts).eigh_top(2)[0],
@@ -124,7 +123,7 @@ def test_gradients(rank, v):
     ):
         assert torch.autograd.gradcheck(function, leaves(positive(rank)))
     m = positive(rank)
-    for function in (m.matvec, m.quadratic, m.solve, lambda u: m.plus_rank_one(u).squared_norm()):
+    for function in (m.matvec, m.quadratic, m.solve):
         assert torch.autograd.gradcheck(function, [v.clone().requires_grad_()])
 
 
@@ -132,7 +131,7 @@ def test_gradients(rank, v):
 def test_single_precision(rank, v):
     double = positive(rank)
     for name, arguments in (
-        ("dense", []), ("trace", []), ("full_diagonal", []), ("squared_norm", []), ("logdet", []),
+        ("dense", []), ("trace", []), ("diagonal", []), ("squared_norm", []), ("logdet", []),
         ("matvec", [v]), ("quadratic", [v]), ("solve", [v]), ("inner", [matrix(2, seed=5)]),
     ):  # fmt: skip
         found = getattr(double.to(torch.float32), name)(*(one.to(torch.float32) for one in arguments))
@@ -164,7 +163,7 @@ def test_eigenpairs_of_a_large_matrix_without_forming_it(dtype):
         torch.rand(2, 1500, generator=generator, dtype=dtype),
         torch.randn(2, 1500, 30, generator=generator, dtype=dtype) * size / 40,
     )
-    m.diagonal[1, 77] += 20  # an axis of its own, outside the factor's span
+    m.alpha[1, 77] += 20  # an axis of its own, outside the factor's span
     with LargestTensor() as largest:
         values, vectors = m.eigh_top(10)
     assert largest.entries < 1500 * 1500 / 2
@@ -207,9 +206,9 @@ def test_eigenpairs_that_are_hard_to_find(kind, dtype):
 
 def test_eigenpairs_that_are_not_found_are_said_to_be_so():
     m = matrix(30, dimension=300)
-    m = DiagonalPlusLowRank(m.diagonal, m.factor * 0.02)
+    m = DiagonalPlusLowRank(m.alpha, m.beta * 0.02)
     with pytest.warns(RuntimeWarning, match="eigenpairs to"):
-        m._krylov_top(5, restarts=1)
+        block_krylov(m, m._krylov_start(9), 5, restarts=1)
 
 
 def test_the_diagonal_alone_is_sorted_exactly_at_any_size():
@@ -219,6 +218,49 @@ def test_the_diagonal_alone_is_sorted_exactly_at_any_size():
     assert torch.equal(torch.einsum("bd,bdk->bk", diagonal, vectors), values)
 
 
+@pytest.mark.parametrize("columns_first", [True, False])
+def test_gradients_whatever_the_layout_and_the_order_of_calls(columns_first, v):
+    """Networks give β column after column; what one call keeps must not leak into another."""
+    alpha, beta = matrix(4).alpha.requires_grad_(), matrix(4).beta
+    beta = (beta.mT.contiguous().mT if columns_first else beta).requires_grad_()
+    dense = torch.diag_embed(alpha) + beta @ beta.mT
+    expected = torch.autograd.grad((dense.square().sum() + torch.einsum("bii->", dense) ** 2), (alpha, beta))
+    for norm_first in (True, False):
+        m = DiagonalPlusLowRank(alpha, beta)
+        with torch.no_grad():
+            assert not m.squared_norm().requires_grad
+        norm = m.squared_norm() if norm_first else None
+        trace = m.trace().sum() ** 2
+        norm = m.squared_norm() if norm is None else norm
+        for ours, exact in zip(torch.autograd.grad(norm.sum() + trace, (alpha, beta)), expected, strict=True):
+            close(ours, exact)
+
+
+@pytest.mark.parametrize("rank", [0, 3])
+def test_draws_are_those_of_their_seed(rank):
+    m = positive(rank)
+    draws = m.draw(5, torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    first = torch.randn(5, 3, 7, generator=generator, dtype=torch.float64)
+    second = torch.randn(5, 3, rank, 1, generator=generator, dtype=torch.float64)
+    assert torch.equal(draws, m.alpha.sqrt() * first + (m.beta @ second)[..., 0])
+
+
+def test_one_batch_of_several():
+    parts = [matrix(2), matrix(2, seed=1)]
+    close(DiagonalPlusLowRank.cat(parts).dense(), torch.cat([part.dense() for part in parts]))
+    for misfit in ([], [matrix(2), matrix(3)], [matrix(2), matrix(None)], [matrix(2), matrix(2, dimension=8)]):
+        with pytest.raises(ValueError, match="one size is expected"):
+            DiagonalPlusLowRank.cat(misfit)
+
+
+def test_a_diagonal_matrix_may_be_scaled_by_a_negative_number():
+    m = matrix(None)
+    close((-2 * m).dense(), -2 * m.dense())
+    assert m.rank == 0
+    assert m.beta.shape == (3, 7, 0)
+
+
 def test_what_cannot_be_is_refused(v):
     with pytest.raises(ValueError, match="not positive"):
         matrix(2).logdet()
@@ -226,8 +268,9 @@ def test_what_cannot_be_is_refused(v):
         matrix(2).solve(v)
     for scale in (-1.0, torch.tensor([[1.0], [-1.0], [1.0]])):
         with pytest.raises(ValueError, match="scale is negative"):
-            matrix(2).affine(scale, 0.0)
+            scale * matrix(2)
     with pytest.raises(ValueError, match="from 1 to 7"):
         matrix(2).eigh_top(8)
-    with pytest.raises(ValueError, match="does not fit"):
-        DiagonalPlusLowRank(torch.zeros(2, 3), torch.zeros(2, 4, 1))
+    for alpha, beta in (((2, 3), (2, 4, 1)), ((2, 3), (2, 3)), ((3,), (3, 1)), ((2, 3), (1, 3, 1))):
+        with pytest.raises(ValueError, match="does not fit"):
+            DiagonalPlusLowRank(torch.zeros(alpha), torch.zeros(beta))
