@@ -8,8 +8,12 @@ import sys
 import traceback
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 from runners import RUNNERS
+
+if TYPE_CHECKING:
+    from configs import Config
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -17,12 +21,13 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 class Parser(argparse.ArgumentParser):
     """Says a mistake in one line."""
 
-    def error(self, message: str):
+    def error(self, message: str) -> NoReturn:
         print(f"{self.prog}: {message} (see --help)", file=sys.stderr)
         raise SystemExit(2)
 
 
 def runner_name(name: str) -> str:
+    """The name of a runner, as `--runner` takes it."""
     if name not in RUNNERS:
         near = difflib.get_close_matches(name, RUNNERS, n=1, cutoff=0.6)
         hint = f"; did you mean {near[0]}?" if near else ""
@@ -31,6 +36,7 @@ def runner_name(name: str) -> str:
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line, checked as far as that needs no torch."""
     parser = Parser(
         prog="main.py",
         description="Trains scores of a noisy data density by denoising, and tests them.",
@@ -53,7 +59,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     mode.add_argument("--input", metavar="PATH", help="with --test: your own noisy images, a file or a folder, in "
                       "place of the test set")  # fmt: skip
     mode.add_argument("--clean", action="store_true", help="the images of --input are clean: add the noise first")
-    modes.add_argument("--resume_training", action="store_true", help="go on from the newest checkpoint")
+    modes.add_argument("--resume_training", action="store_true", help="continue from the newest checkpoint")
 
     where = parser.add_argument_group("the run folder")
     where.add_argument("--run", default="runs", metavar="DIR", help="holds all run folders (default: runs)")
@@ -75,27 +81,27 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def resolve(args: argparse.Namespace):
-    """The run folder and the configuration of this call: a folder that is gone on with or tested has its own."""
+def resolve(args: argparse.Namespace) -> tuple[Path, "Config"]:
+    """The run folder and the configuration of this call: a folder that is resumed or tested has its own."""
     import configs
     import runners
     from configs import UserError
-    from runners import folder as run_folder
+    from runners import run_folder
 
-    given = {"seed": args.seed, "rank": args.rank, "comment": args.comment, "noise": args.noise, "runner": args.runner}
+    flags = {"seed": args.seed, "rank": args.rank, "comment": args.comment, "noise": args.noise, "runner": args.runner}
     if not (args.test or args.resume_training):
         if args.config is None:
             raise UserError("--config is missing: a file of configs/, or a path")
-        config = configs.load(configs.find(args.config), args.overrides, **given)
+        config = configs.load(configs.find(args.config), args.overrides, **flags)
         return run_folder.locate(args.run, runners.get(args.runner).folder_name(args.doc, config)), config
     folder = run_folder.existing(args.run, args.doc, args.rank)
     saved = folder / "config.yml"
     trained = configs.load(saved)
     for key in ("runner", "noise", "rank"):
-        was, asked = getattr(trained, key), given[key]
+        was, asked = getattr(trained, key), flags[key]
         if key in trained.model_fields_set and asked is not None and asked != was:
             raise UserError(f"--{key} {asked}: {folder} was trained with {was}; leave the flag out or give that")
-    return folder, configs.load(saved, args.overrides, **given)
+    return folder, configs.load(saved, args.overrides, **flags)
 
 
 class ConsoleFilter(logging.Filter):
@@ -110,7 +116,7 @@ def log_to(folder: Path | None, level: str) -> None:
     console = logging.StreamHandler(sys.stdout)
     console.addFilter(ConsoleFilter())
     console.setFormatter(logging.Formatter("%(message)s"))
-    handlers = [console]
+    handlers: list[logging.Handler] = [console]
     if folder is not None:
         handlers.append(logging.FileHandler(folder / "stdout.txt"))
         handlers[-1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -122,26 +128,28 @@ def log_to(folder: Path | None, level: str) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Does what the parsed command line says."""
     import runners
-    from runners import folder as run_folder
-    from runners import world
+    from runners import distributed, run_folder
 
     folder, config = resolve(args)
     images = run_folder.inside(folder, args.image_folder, "--image_folder")
-    here = world.join(args.device)
+    world = distributed.join(args.device)
     if args.input is not None:
-        from inference import explain
+        from runners.explain import explain
 
         log_to(folder, args.verbose)
-        explain(folder, args.input, images / "input", args.clean, here.device, args.seed)
+        explain(folder, args.input, images / "input", args.clean, world.device, args.seed)
         return
     try:
-        runner = runners.get(args.runner)(config, folder, here, images)
+        runner = runners.get(args.runner)(config, folder, world, images)
         fresh = not (args.test or args.resume_training)
-        if fresh and here.first:
-            run_folder.create(folder, config, images, ask=not args.ni)
-        here.wait()
-        log_to(folder if here.first else None, args.verbose if here.first else "critical")
+        if fresh:
+            runner.load_data()
+            if world.first:
+                run_folder.create(folder, config, images, ask=not args.ni)
+        world.wait()
+        log_to(folder if world.first else None, args.verbose if world.first else "critical")
         if fresh and (unused := config.unused_keys()):
             logging.info("without effect, as in the published program: %s", ", ".join(unused))
         if args.test:
@@ -149,7 +157,7 @@ def run(args: argparse.Namespace) -> None:
         else:
             runner.train(resume=args.resume_training)
     finally:
-        world.leave()
+        distributed.leave()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -174,7 +182,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     except Exception as error:
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
-            print(f"main.py: {error.filename or args.run}: {error.strerror}; make room and go on", file=sys.stderr)
+            print(f"main.py: {error.filename or args.run}: {error.strerror}; make room and try again", file=sys.stderr)
             return 2
         logging.exception("a bug")
         traceback.print_exc()

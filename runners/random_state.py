@@ -1,6 +1,7 @@
 """Every random-number state of a process, in a form that `torch.load(weights_only=True)` reads back."""
 
 import random
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -10,8 +11,8 @@ __all__ = ["get", "restore"]
 
 def get() -> dict:
     """The states of Python's, NumPy's and torch's generators."""
-    name, keys, *rest = np.random.get_state()
-    state = {
+    name, keys, *rest = cast(tuple, np.random.get_state())
+    state: dict[str, Any] = {
         "python": random.getstate(),
         "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),
         "torch": torch.get_rng_state(),

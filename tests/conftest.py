@@ -1,15 +1,32 @@
+import contextlib
+import functools
+import io
 import logging
+import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 import main
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = Path(__file__).parent / "reference"
+
+DIGITS = ["--rank", "4", "--set", "model.ngf=16", "--set", "max_steps=120", "--set", "lr=0.005", "--set",
+          "model.ema=false"]  # fmt: skip
+SMALL_RUNS = {
+    "UnetDSMRunner": ["--config", "digits_low_rank.yml", *DIGITS, "--set", "loss=dsm"],
+    "LowRankHybridRunner": ["--config", "digits_low_rank.yml", *DIGITS],
+    "DoubleDiagonalHybridRunner": ["--config", "digits_low_rank.yml", *DIGITS],
+    "SyntheticRunner": ["--config", "synthetic/plane.yml", "--set", "data.density=gaussians", "--set", "model.ngf=64",
+                        "--set", "data.size=4096", "--set", "model.ema_rate=0.98", "--set", "lr=0.003",
+                        "--set", "max_steps=600", "--set", "loss=centered"],
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -45,10 +62,40 @@ def command(tmp_path, monkeypatch, capfd):
     return run
 
 
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory):
+    """The run folder of a small trained run by the name of its runner, `small_run("LowRankHybridRunner")`.
+
+    It is trained for seconds when it is first asked for, once for all processes of pytest-xdist. Only to be read: a
+    test that writes takes a copy.
+    """
+    place = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        place = place.parent
+
+    @functools.cache
+    def folder_of(runner: str) -> Path:
+        logs = place / "small_runs" / runner / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        with FileLock(logs.parent / "lock"), contextlib.redirect_stdout(io.StringIO()):
+            if not (logs.parent / "trained").exists():
+                call = ["--runner", runner, "--run", str(logs.parent), "--doc", "small", "--ni", "--device", "cpu"]
+                assert main.main([*call, *SMALL_RUNS[runner]]) == 0
+                (logs.parent / "trained").touch()
+        return next(logs.iterdir())
+
+    return folder_of
+
+
 @pytest.fixture(autouse=True)
-def _quiet_logging():
-    """`main` hangs its handlers on the root logger; they must not outlive the streams of their test."""
+def _quiet_logging(monkeypatch):
+    """What `main` sets up for its process, handlers of the root logger and how warnings are shown, ends with a test."""
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
     handlers, level = logging.root.handlers[:], logging.root.level
     yield
+    for handler in logging.root.handlers:
+        if handler not in handlers:
+            handler.close()
     logging.root.handlers[:] = handlers
     logging.root.setLevel(level)
+    logging.captureWarnings(False)

@@ -1,7 +1,8 @@
 """Second-order runs, small enough for seconds."""
 
 import functools
-import json
+import math
+import shutil
 
 import numpy as np
 import pytest
@@ -9,13 +10,15 @@ import torch
 import yaml
 from PIL import Image
 
-import inference
+import evaluation
+import losses
 import models
 from configs import Config
-from models import DiagonalPlusLowRank
-from runners import folder as run_folder
+from linalg import DiagonalPlusLowRank
+from runners.distributed import World
 from runners.hybrid import LowRankHybridRunner
-from runners.world import World
+from runners.metrics import read_metrics
+from runners.state import TrainingState
 
 TINY = [
     *("--config", "digits_low_rank.yml", "--device", "cpu", "--doc", "tiny", "--ni", "--noise", "0.5"),
@@ -41,23 +44,23 @@ def test_every_objective_trains(command, tmp_path, runner, trunk, loss, covarian
 
 
 @pytest.mark.parametrize("runner", ["LowRankHybridRunner", "DoubleDiagonalHybridRunner"])
-def test_test_writes_figures_and_pictures(command, tmp_path, runner):
-    assert command("--runner", runner, *TINY).returncode == 0
-    done = command("--runner", runner, "--doc", "tiny", "--device", "cpu", "--test")
-    assert done.returncode == 0, done.stderr
+def test_test_writes_metrics_and_pictures(command, small_run, tmp_path, runner):
     low_rank = runner == "LowRankHybridRunner"
-    folder = tmp_path / "runs/logs" / ("tiny_rank4" if low_rank else "tiny")
-    metrics = json.loads((folder / "metrics.json").read_text())
+    folder = tmp_path / "runs/logs" / ("small_rank4" if low_rank else "small")
+    shutil.copytree(small_run(runner), folder)
+    done = command("--runner", runner, "--doc", "small", "--device", "cpu", "--test")
+    assert done.returncode == 0, done.stderr
+    metrics = read_metrics(folder)
     assert metrics["images"] == 359
     assert metrics["jacobian_of_s1"]["images"] in range(1, 360)
     assert metrics["negative_variances"] == 0
-    for figures in (metrics, metrics["jacobian_of_s1"]):
-        assert 0.1 < figures["trace_ratio"] < 10
-        assert figures["coverage_50"] < figures["coverage_90"] < figures["coverage_95"] < 1
-        assert ("captured_5" in figures) == low_rank
+    for part in (metrics, metrics["jacobian_of_s1"]):
+        assert 0.1 < part["trace_ratio"] < 10
+        assert part["coverage_50"] < part["coverage_90"] < part["coverage_95"] < 1
+        assert ("captured_5" in part) == low_rank
         if low_rank:
-            assert 0 < figures["captured_1"] < figures["captured_5"] < figures["captured_10"] < 1
-            assert len(figures["component_ratios"]) == 5
+            assert 0 < part["captured_1"] < part["captured_5"] < part["captured_10"] < 1
+            assert len(part["component_ratios"]) == 5
     for name in ("test", "calibration"):
         with Image.open(folder / f"images/{name}.png") as image:
             assert image.width > 500
@@ -69,12 +72,12 @@ def test_test_writes_figures_and_pictures(command, tmp_path, runner):
      ("DoubleDiagonalHybridRunner", "unet_cifar10.yml", (12, 32, 32, 3))],
 )  # fmt: skip
 def test_the_published_commands_run(command, tmp_path, monkeypatch, runner, name, shape):
-    baseline = functools.partial(inference.jacobian_predictions, seconds=1)
-    monkeypatch.setattr(inference, "jacobian_predictions", baseline)
+    baseline = functools.partial(evaluation.jacobian_predictions, seconds=1)
+    monkeypatch.setattr(evaluation, "jacobian_predictions", baseline)
     images = np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
     np.savez(tmp_path / "own.npz", images=images)
-    given = ["dataset=npz", "data.dataset=npz", "data_dir=own.npz", "model.ngf=4", "max_steps=2", "batch_size=4"]
-    settings = [part for text in given for part in ("--set", text)]
+    changes = ["dataset=npz", "data.dataset=npz", "data_dir=own.npz", "model.ngf=4", "max_steps=2", "batch_size=4"]
+    settings = [part for text in changes for part in ("--set", text)]
     call = ["--runner", runner, "--doc", "published", "--noise", "0.5", "--ni", "--device", "cpu"]
     done = command(*call, "--config", name, *settings)
     assert done.returncode == 0, done.stderr
@@ -82,44 +85,50 @@ def test_the_published_commands_run(command, tmp_path, monkeypatch, runner, name
     folder = next((tmp_path / "runs/logs").glob("published*"))
     assert folder.name == ("published_rank50" if runner == "LowRankHybridRunner" else "published")
     assert yaml.safe_load((folder / "config.yml").read_text())["rank"] == 50
-    s1, s2, config = models.load(folder)
-    x = torch.zeros(1, config.data.channels * config.data.image_size**2)
-    assert s2(x).diagonal.shape == s1(x).shape == x.shape
+    model = models.load(folder)
+    x = torch.zeros(1, math.prod(model.shape))
+    s1, s2 = model.at(0.5)(x)
+    assert s2.diagonal().shape == s1.shape == x.shape
+
+
+@pytest.mark.parametrize("covariance", ["free", "positive"])
+def test_the_weight_of_a_point_is_pooled_where_the_covariance_is_free(tmp_path, covariance):
+    """The loss of a step is that of the formulas, with a weight for each point or their mean trace for all."""
+    settings = {"covariance": covariance, "ngf": 4, "head": "low_rank"}
+    config = Config(runner="LowRankHybridRunner", batch_size=4, loss="centered", model=settings, rank=2)
+    world = World(torch.device("cpu"))
+    runner = LowRankHybridRunner(config, tmp_path, world, tmp_path)
+    state = TrainingState(config, (1, 8, 8), world)
+    clean, noise = torch.rand(4, 64), torch.randn(4, 64)
+    p = losses.perturb(clean, 0.5, noise=noise)
+    s1, s2 = state.network(p.inputs)
+    t = (0.25 * s2.dense() + torch.eye(64)).diagonal(dim1=1, dim2=2).sum(1)
+    if covariance == "free":
+        t = t.mean().expand(4)
+    second_order = losses.d2sm_centered(s1, s2, p, (64 / t**2).detach())
+    ours = runner.batch_losses(state, clean, noise)
+    torch.testing.assert_close(ours["second_order"], second_order)
+    torch.testing.assert_close(ours["loss"], losses.dsm(s1, p) / 0.25 + second_order)
+
+
+@pytest.mark.parametrize(("loss", "factor"), [("dsm", 10), ("dsm_vr", 10), ("jacobian", 1)])
+def test_the_total_of_a_step(tmp_path, loss, factor):
+    """`10 L1/σ² + L2` where it is published, `L1/σ² + L2` of the others."""
+    config = Config(runner="LowRankHybridRunner", batch_size=3, loss=loss, model={"ngf": 4}, rank=2)
+    world = World(torch.device("cpu"))
+    runner = LowRankHybridRunner(config, tmp_path, world, tmp_path)
+    state = TrainingState(config, (1, 8, 8), world)
+    parts = runner.batch_losses(state, torch.rand(3, 64), torch.randn(3, 64))
+    torch.testing.assert_close(parts["loss"], factor * parts["first_order"] / 0.25 + parts["second_order"])
 
 
 def test_the_gradient_of_the_second_order_reaches_s1_as_published_and_with_centring_not():
-    import losses
-
     p = losses.perturb(torch.randn(3, 5), 0.5)
     for loss, reaches in ((losses.d2sm, True), (losses.d2sm_centered, False)):
         s1 = torch.randn(3, 5, requires_grad=True)
         s2 = DiagonalPlusLowRank(torch.randn(3, 5, requires_grad=True))
         loss(s1, s2, p).backward()
         assert (s1.grad is not None) == reaches
-
-
-def test_the_weight_of_a_point_is_one_over_its_squared_trace(tmp_path):
-    s2 = DiagonalPlusLowRank(torch.tensor([[0.0, 0.0], [-4.0, -4.0], [4.0, 0.0]]), torch.ones(3, 2, 1))
-    traces = torch.tensor([2.5, 0.5, 3.5])  # σ = ½: tr(σ² s2 + I) is 2 + ½, ½ (the noise's share gone), and 1 + 2 + ½
-    negative = DiagonalPlusLowRank(torch.full((3, 2), -100.0))
-    for covariance, t in (("positive", traces), ("free", traces.mean().expand(3))):
-        config = Config(batch_size=4, model={"covariance": covariance}, rank=1)
-        runner = LowRankHybridRunner(config, tmp_path, World(torch.device("cpu")), tmp_path)
-        torch.testing.assert_close(runner.precision(s2), 2 / t**2)
-        torch.testing.assert_close(runner.precision(negative), torch.full((3,), 2 / 0.02**2))
-
-
-def test_the_folder_of_a_low_rank_run_is_found_by_its_rank(tmp_path):
-    for name in ("a_rank3", "a_rank50", "a_rank50.1", "b_rank7", "c"):
-        (tmp_path / "logs" / name).mkdir(parents=True)
-    (tmp_path / "logs/c/config.yml").write_text("")
-    assert run_folder.existing(str(tmp_path), "b", None).name == "b_rank7"
-    assert run_folder.existing(str(tmp_path), "a", 50).name == "a_rank50"
-    assert run_folder.existing(str(tmp_path), "c", None).name == "c"
-    with pytest.raises(ValueError, match="which one of a_rank3, a_rank50"):
-        run_folder.existing(str(tmp_path), "a", None)
-    with pytest.raises(ValueError, match="no run folder"):
-        run_folder.existing(str(tmp_path), "b", 8)
 
 
 def test_objectives_that_do_not_fit(command):

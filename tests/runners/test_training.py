@@ -1,15 +1,16 @@
 """Whole runs on the digits, small enough for seconds."""
 
 import errno
-import json
 import os
 import pty
+import re
+import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -17,6 +18,7 @@ from PIL import Image
 
 import models
 from models import checkpoint
+from runners.metrics import read_metrics
 from tests.conftest import ROOT
 
 TINY = [
@@ -26,6 +28,7 @@ TINY = [
 ]
 SAME_RUN = ["--runner", "UnetDSMRunner", "--doc", "tiny", "--device", "cpu"]
 STEPS = 3 * (1438 // 128)
+STOPPING = Path(__file__).parent / "stopping.py"
 
 
 def read(folder, name: str = "checkpoint.pth") -> dict:
@@ -47,28 +50,16 @@ def same(a, b) -> bool:
 def unbroken(tmp_path_factory):
     """A run that nothing disturbed, its folder and its output."""
     folder = tmp_path_factory.mktemp("unbroken")
-    done = subprocess.run(
-        [sys.executable, ROOT / "main.py", *TINY, "--noise", "0.5", "--ni", "--comment", "a note"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    done = process(folder, ROOT / "main.py", *TINY, "--noise", "0.5", "--ni", "--comment", "a note")
     assert done.returncode == 0, done.stderr
     return folder, done
 
 
-def start(folder, *arguments: str) -> subprocess.Popen:
-    call = [sys.executable, ROOT / "main.py", *arguments]
-    return subprocess.Popen(call, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for(condition, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+def process(folder, *arguments: object) -> subprocess.CompletedProcess:
+    """A Python process of its own, to its end."""
+    call = [sys.executable, *map(str, arguments)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(call, cwd=folder, env=environment, capture_output=True, text=True)
 
 
 class TestAFinishedRun:
@@ -117,84 +108,88 @@ class TestAFinishedRun:
             assert image.size == (398, 398)  # six times six digits of 64 pixels, two between
             assert image.convert("L").getextrema()[1] > 200
 
-    def test_test(self, unbroken):
-        folder, _ = unbroken
-        done = subprocess.run(
-            [sys.executable, ROOT / "main.py", *SAME_RUN, "--test"],
-            cwd=folder, capture_output=True, text=True, timeout=240, check=True,
-        )  # fmt: skip
-        metrics = json.loads((folder / "runs/logs/tiny/metrics.json").read_text())
+    def test_test(self, unbroken, command, tmp_path):
+        shutil.copytree(unbroken[0] / "runs", tmp_path / "runs")
+        done = command(*SAME_RUN, "--test")
+        assert done.returncode == 0, done.stderr
+        metrics = read_metrics(tmp_path / "runs/logs/tiny")
         assert "psnr_gain" in done.stdout
         assert metrics["images"] == 359
         assert metrics["noisy_mse"] == pytest.approx(0.25, rel=0.03)
-        # ‖s1 + z/σ‖² = ‖x − x̂‖²/σ⁴: the two figures measure the same error
+        # ‖s1 + z/σ‖² = ‖x − x̂‖²/σ⁴: the two metrics measure the same error
         assert metrics["dsm_loss"] == pytest.approx(64 * metrics["mse"] / 0.5**4, rel=1e-4)
         assert metrics["psnr"] - metrics["noisy_psnr"] == pytest.approx(metrics["psnr_gain"])
-        with Image.open(folder / "runs/logs/tiny/images/test.png") as image:
+        with Image.open(tmp_path / "runs/logs/tiny/images/test.png") as image:
             assert image.width > 1000
 
     def test_load_takes_the_averaged_weights(self, unbroken):
-        folder = unbroken[0]
-        s1, s2, config = models.load(folder / "runs/logs/tiny")
-        state = read(folder)
-        assert s2 is None
-        assert config.noise == 0.5
-        assert same(dict(s1.state_dict()), {k.removeprefix("s1."): v for k, v in state["ema"].items()})
+        model = models.load(unbroken[0] / "runs/logs/tiny")
+        state = read(unbroken[0])
+        assert model.at(0.5).s2 is None
+        assert model.config.noise == 0.5
+        assert same(dict(model.network.state_dict()), dict(state["ema"]))
         assert not same(state["ema"], state["model"])
 
-    def test_there_is_nothing_left_to_resume(self, unbroken):
-        before = read(unbroken[0])
-        process = start(unbroken[0], *SAME_RUN, "--resume_training")
-        assert "nothing left to do" in process.communicate(timeout=120)[0]
-        assert process.returncode == 0
-        assert same(before, read(unbroken[0]))
+    def test_layout_of_a_checkpoint(self, unbroken):
+        keys = ["model", "ema", "ema_updates", "optimizer", "step", "epoch", "position", "generator", "random"]
+        state = read(unbroken[0])
+        assert list(state) == keys
+        assert (state["step"], state["epoch"], state["position"], state["ema_updates"]) == (STEPS, 3, 0, STEPS)
+        assert state["generator"][0] == "cpu"
+
+    def test_another_network_cannot_resume(self, unbroken, command, tmp_path):
+        shutil.copytree(unbroken[0] / "runs", tmp_path / "runs")
+        done = command(*SAME_RUN, "--resume_training", "--set", "model.ngf=8")
+        message = "ckpt/checkpoint.pth: does not fit this configuration; cannot resume from it"
+        assert (done.returncode, done.stderr) == (2, f"main.py: runs/logs/tiny/{message}\n")
+
+    def test_there_is_nothing_left_to_resume(self, unbroken, command, tmp_path):
+        shutil.copytree(unbroken[0] / "runs", tmp_path / "runs")
+        done = command(*SAME_RUN, "--resume_training")
+        assert done.returncode == 0
+        assert "nothing left to do" in done.stdout
+        assert same(read(tmp_path), read(unbroken[0]))
 
 
-def resume_and_compare(folder, unbroken) -> str:
-    process = start(folder, *SAME_RUN, "--resume_training")
-    out, err = process.communicate(timeout=240)
-    assert process.returncode == 0, err
+def resume_and_compare(command, folder, unbroken) -> int:
+    """The step from which the run in `folder` was resumed, to the same end as the undisturbed one."""
+    done = command(*SAME_RUN, "--resume_training")
+    assert done.returncode == 0, done.stderr
     ours, theirs = read(folder), read(unbroken[0])
-    for key in ("model", "ema", "optimizer", "generator", "step", "epoch", "position"):
+    for key in ("model", "ema", "ema_updates", "optimizer", "generator", "step", "epoch", "position"):
         assert same(ours[key], theirs[key]), key
-    return out
+    return int(done.stdout.partition("resuming from ")[2].partition("step ")[2].partition(",")[0])
 
 
-@pytest.mark.parametrize("moment", ["mid-epoch", "a later epoch", "while writing"])
-def test_killed_and_resumed_is_bit_identical(moment, unbroken, tmp_path):
+KILLED = {  # each step writes a checkpoint; an epoch is 11 steps
+    "mid-epoch": ("step", 6, 5),
+    "a later epoch": ("step", 18, 17),
+    "nothing written yet": ("write", 8, 7),
+    "before it is on the disk": ("flush", 8, 7),
+    "between the two renames": ("rename", 15, 7),
+}
+
+
+@pytest.mark.parametrize("moment", KILLED)
+def test_killed_and_resumed_is_bit_identical(moment, unbroken, command, tmp_path):
     """SIGKILL to the process; then --resume_training, to the weights of the run that nothing disturbed."""
-    process = start(tmp_path, *TINY, "--noise", "0.5", "--ni", "--set", "checkpoint_minutes=0")
-    folder = tmp_path / "runs/logs/tiny"
-    log, temporary = folder / "stdout.txt", folder / "ckpt/checkpoint.pth.tmp"
-
-    def reached(step: int) -> bool:
-        return log.exists() and f"step {step}/" in log.read_text()
-
-    moments = {
-        "mid-epoch": lambda: reached(5),
-        "a later epoch": lambda: reached(17),
-        "while writing": lambda: reached(8) and temporary.exists(),
-    }
-    wait_for(moments[moment], process)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
-    out = resume_and_compare(tmp_path, unbroken)
-    step = int(out.partition("going on from ")[2].partition("step ")[2].partition(",")[0])
-    assert 4 <= step < STEPS
-    assert step % 11
+    event, number, last_saved = KILLED[moment]
+    call = [*TINY, "--noise", "0.5", "--ni", "--set", "checkpoint_minutes=0"]
+    done = process(tmp_path, STOPPING, "SIGKILL", event, number, *call)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    checkpoints = tmp_path / "runs/logs/tiny/ckpt"
+    assert (checkpoints / "checkpoint.pth.tmp").exists() == (event != "step")
+    assert (checkpoints / "checkpoint.pth").exists() == (event != "rename")
+    assert resume_and_compare(command, tmp_path, unbroken) == last_saved
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_saves_first(number, code, unbroken, tmp_path):
-    process = start(tmp_path, *TINY, "--noise", "0.5", "--ni")
-    log = tmp_path / "runs/logs/tiny/stdout.txt"
-    wait_for(lambda: log.exists() and "step 4/" in log.read_text(), process)
-    process.send_signal(number)
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (code, "")
-    step = int(out.rpartition("stopped at step ")[2].partition(";")[0])
-    assert read(tmp_path)["step"] == step < STEPS
-    resume_and_compare(tmp_path, unbroken)
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_saves_first(name, code, unbroken, command, tmp_path):
+    done = process(tmp_path, STOPPING, name, "step", 5, *TINY, "--noise", "0.5", "--ni")
+    assert (done.returncode, done.stderr) == (code, "")
+    assert f"{name}: stopped at step 5; " in done.stdout
+    assert read(tmp_path)["step"] == 5
+    assert resume_and_compare(command, tmp_path, unbroken) == 5
 
 
 def test_resume_falls_back_where_the_last_checkpoint_is_truncated(unbroken, command, tmp_path):
@@ -203,7 +198,7 @@ def test_resume_falls_back_where_the_last_checkpoint_is_truncated(unbroken, comm
     path.write_bytes(path.read_bytes()[:1000])
     done = command(*SAME_RUN, "--resume_training", "--set", "max_steps=40")
     assert done.returncode == 0, done.stderr
-    assert "truncated, corrupt or not a checkpoint; going on from the one before it" in done.stdout
+    assert re.search("truncated, corrupt or not a checkpoint; .* the one before it", done.stdout)
     assert same(read(tmp_path)["model"], read(unbroken[0])["model"])
 
 
@@ -235,18 +230,17 @@ def test_an_existing_folder_is_moved_aside(command, tmp_path):
 
 
 @pytest.mark.parametrize(("answer", "code"), [("n", 2), ("y", 0)])
-def test_the_user_is_asked(tmp_path, answer, code):
+def test_the_user_is_asked(command, tmp_path, monkeypatch, answer, code):
     (tmp_path / "runs/logs/tiny").mkdir(parents=True)
     ours, theirs = pty.openpty()
-    call = [sys.executable, ROOT / "main.py", *TINY, "--set", "max_steps=1"]
-    process = subprocess.Popen(call, cwd=tmp_path, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     os.write(ours, f"{answer}\n".encode())
-    out = process.communicate(timeout=240)[0].decode()
-    assert process.returncode == code
-    assert "runs/logs/tiny exists. Move it to runs/logs/tiny.1 and start anew? [y/N]" in out
-    assert (tmp_path / "runs/logs/tiny.1").exists() == (answer == "y")
+    with os.fdopen(theirs) as terminal:
+        monkeypatch.setattr(sys, "stdin", terminal)
+        done = command(*TINY, "--set", "max_steps=1")
     os.close(ours)
-    os.close(theirs)
+    assert done.returncode == code
+    assert "runs/logs/tiny exists. Move it to runs/logs/tiny.1 and start anew? [y/N]" in done.stdout
+    assert (tmp_path / "runs/logs/tiny.1").exists() == (answer == "y")
 
 
 def test_a_full_disk_is_one_line(command, monkeypatch):
@@ -257,7 +251,7 @@ def test_a_full_disk_is_one_line(command, monkeypatch):
     monkeypatch.setattr(Path, "write_text", full)
     done = command(*SAME_RUN, "--test")
     assert done.returncode == 2
-    assert done.stderr == "main.py: runs/logs/tiny/metrics.json: No space left on device; make room and go on\n"
+    assert done.stderr == "main.py: runs/logs/tiny/metrics.json: No space left on device; make room and try again\n"
 
 
 def test_a_run_folder_has_its_own_configuration(command, unbroken, tmp_path):
@@ -265,6 +259,33 @@ def test_a_run_folder_has_its_own_configuration(command, unbroken, tmp_path):
     done = command(*SAME_RUN, "--test", "--noise", "0.3")
     assert done.returncode == 2
     assert "--noise 0.3: runs/logs/tiny was trained with 0.5; leave the flag out or give that" in done.stderr
+
+
+def test_a_test_loads_no_training_data(command, tmp_path):
+    images = np.random.default_rng(0).integers(256, size=(40, 8, 8), dtype=np.uint8)
+    for split in ("train", "test"):
+        np.savez(tmp_path / f"own_{split}.npz", images=images)
+    settings = ["data.dataset=npz", "data_dir=own", "max_steps=1", "batch_size=40"]
+    assert command(*TINY, "--ni", *(part for text in settings for part in ("--set", text))).returncode == 0
+    (tmp_path / "own_train.npz").unlink()
+    done = command(*SAME_RUN, "--test")
+    assert done.returncode == 0, done.stderr
+    assert read_metrics(tmp_path / "runs/logs/tiny")["images"] == 40
+    done = command(*SAME_RUN, "--resume_training", "--set", "max_steps=2")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "own_train.npz" in done.stderr
+
+
+def test_data_that_are_missing_are_found_before_anything_is_moved(command, tmp_path):
+    images = np.zeros((40, 8, 8), np.uint8)
+    settings = ["data.dataset=npz", "data_dir=own", "max_steps=1", "batch_size=40"]
+    call = [*TINY, "--ni", *(part for text in settings for part in ("--set", text))]
+    for split in ("train", "test"):
+        done = command(*call)
+        assert done.returncode == 2
+        assert f"own_{split}.npz" in done.stderr
+        assert not (tmp_path / "runs").exists()
+        np.savez(tmp_path / f"own_{split}.npz", images=images)
 
 
 @pytest.mark.parametrize(

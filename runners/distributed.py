@@ -57,15 +57,15 @@ def join(device: str | None) -> World:
     Raises:
         UserError: where the machine has no such device.
     """
-    device = _checked_device(device or best_device())
+    chosen = _checked_device(device or best_device())
     size = int(os.environ.get("WORLD_SIZE", 1))
     if size == 1:
-        return World(device)
-    if device.type == "cuda":
-        device = _checked_device(f"cuda:{os.environ['LOCAL_RANK']}")
-        torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
-    return World(device, int(os.environ["RANK"]), size)
+        return World(chosen)
+    if chosen.type == "cuda":
+        chosen = _checked_device(f"cuda:{os.environ['LOCAL_RANK']}")
+        torch.cuda.set_device(chosen)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
+    return World(chosen, int(os.environ["RANK"]), size)
 
 
 def leave() -> None:
@@ -81,7 +81,7 @@ def _checked_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
         raise UserError(f"--device {name}: not on this machine, which has {_devices()}") from error
     if device.type not in ("cpu", "cuda", "mps"):
-        raise UserError(f"--device {name}: cuda, cuda:N, mps or cpu is wanted; this machine has {_devices()}")
+        raise UserError(f"--device {name}: cuda, cuda:N, mps or cpu is expected; this machine has {_devices()}")
     return device
 
 

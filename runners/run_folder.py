@@ -35,12 +35,12 @@ def inside(folder: Path, name: str, flag: str) -> Path:
     """
     path = folder / name
     if folder.resolve() not in path.resolve().parents:
-        raise UserError(f"{flag} {name!r}: leads out of {folder}; a plain name is wanted")
+        raise UserError(f"{flag} {name!r}: leads out of {folder}; a plain name is expected")
     return path
 
 
 def existing(run: str, doc: str, rank: int | None) -> Path:
-    """The run folder to go on with: `RUN/logs/DOC`, or the one `RUN/logs/DOC_rankR` of a low-rank run.
+    """The run folder to test or to resume: `RUN/logs/DOC`, or the one `RUN/logs/DOC_rankR` of a low-rank run.
 
     Raises:
         UserError: where there is none, or several ranks and none was asked for.
@@ -49,11 +49,11 @@ def existing(run: str, doc: str, rank: int | None) -> Path:
     if (folder / "config.yml").is_file():
         return folder
     ranks = [path for path in folder.parent.glob("*/") if re.fullmatch(re.escape(folder.name) + r"_rank\d+", path.name)]
-    found = [path for path in ranks if rank is None or path.name.endswith(f"_rank{rank}")]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise UserError(f"{folder}: which one of {', '.join(sorted(path.name for path in found))}? Give --rank")
+    candidates = [path for path in ranks if rank is None or path.name.endswith(f"_rank{rank}")]
+    if len(candidates) == 1:
+        return candidates[0]
+    if candidates:
+        raise UserError(f"{folder}: which one of {', '.join(sorted(path.name for path in candidates))}? Give --rank")
     raise UserError(f"{folder}: no run folder; check --run, --doc and --rank")
 
 
@@ -82,20 +82,20 @@ def _move_aside(folder: Path, ask: bool) -> None:
         if not sys.stdin.isatty():
             raise UserError(f"{folder}: exists; give another --doc, --ni to move it aside, or --resume_training")
         if input(f"{folder} exists. Move it to {aside} and start anew? [y/N] ").strip().lower() not in ("y", "yes"):
-            raise UserError(f"{folder}: left as it is; give another --doc, or --resume_training to go on with it")
+            raise UserError(f"{folder}: left as it is; give another --doc, or --resume_training to continue it")
     folder.rename(aside)
 
 
 def _environment() -> dict:
     """What the run can be traced back to: the command, the commit, the versions, the machine."""
-    here = Path(__file__).parent
+    source = Path(__file__).parent
 
     def git(*arguments: str) -> str | None:
         try:
-            done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=False)
+            result = subprocess.run(["git", *arguments], cwd=source, capture_output=True, text=True, check=False)
         except OSError:
             return None
-        return done.stdout.strip() if done.returncode == 0 else None
+        return result.stdout.strip() if result.returncode == 0 else None
 
     return {
         "command": " ".join(sys.argv),

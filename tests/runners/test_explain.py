@@ -1,8 +1,6 @@
-"""Users' own images: what can be read, what is refused, and in which scale it comes back."""
+"""`--test --input`: what is written of users' own images, and what is refused."""
 
-import functools
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,96 +9,22 @@ from PIL import Image
 
 import datasets
 import inference
-import main
 import models
-from configs import Config, UserError
-
-GREY = Config(noise=0.5)
-COLOURED = Config(data={"dataset": "npz", "channels": 3, "image_size": 4})
-TRAIN = ["--config", "digits_low_rank.yml", "--doc", "tiny", "--ni", "--device", "cpu", "--rank", "4", "--set",
-         "model.ngf=16", "--set", "max_steps=120", "--set", "lr=0.005", "--set", "model.ema=false"]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """The folder of a run of each runner, trained for a second when it is first asked for."""
-    place = tmp_path_factory.mktemp("runs")
-
-    @functools.cache
-    def folder_of(runner: str) -> Path:
-        objective = ["--set", "loss=dsm"] if runner == "UnetDSMRunner" else []
-        assert main.main(["--runner", runner, "--run", str(place / runner), *TRAIN, *objective]) == 0
-        return next((place / runner / "logs").iterdir())
-
-    return folder_of
+from configs import Config
+from runners import explain
 
 
 @pytest.fixture
-def trained(request, runs, tmp_path):
-    """A copy of the run's folder, and the command that tests it."""
+def trained(request, small_run, tmp_path):
+    """A copy of a small run's folder, and the command that tests it."""
     runner = getattr(request, "param", "LowRankHybridRunner")
-    folder = tmp_path / "runs/logs" / runs(runner).name
-    shutil.copytree(runs(runner), folder)
-    return folder, ["--runner", runner, "--doc", "tiny", "--test", "--device", "cpu"]
+    folder = tmp_path / "runs/logs" / small_run(runner).name
+    shutil.copytree(small_run(runner), folder)
+    return folder, ["--runner", runner, "--doc", "small", "--test", "--device", "cpu"]
 
 
 def digits(count: int) -> np.ndarray:
-    return datasets.load(GREY, "test").images[:count, 0].numpy()
-
-
-def test_pixels_there_and_back():
-    grey, coloured = digits(3), np.random.default_rng(0).integers(256, size=(5, 4, 4, 3), dtype=np.uint8)
-    for images, config in ((grey, GREY), (coloured, COLOURED)):
-        values = inference.from_pixels(images, config)
-        assert values.shape == (len(images), images[0].size)
-        assert (values.min(), values.max()) >= datasets.value_range(config.data.channels)
-        np.testing.assert_array_equal(inference.to_pixels(values, config), images)
-    red = coloured[0, :, :, 0].flatten() / 127.5 - 1
-    np.testing.assert_allclose(inference.from_pixels(coloured, COLOURED)[0, :16], red, atol=1e-6)
-    np.testing.assert_array_equal(inference.from_pixels(grey[0], GREY), inference.from_pixels(grey[:1], GREY))
-    noisy = np.full((8, 8), 1.7, dtype=np.float32)
-    assert inference.from_pixels(noisy, GREY).max() == np.float32(1.7)  # floats are the model's values
-    assert inference.from_pixels(torch.zeros(2, 8, 8, 1), GREY).shape == (2, 64)
-
-
-@pytest.mark.parametrize(
-    ("array", "message"),
-    [
-        (np.zeros((7, 8), np.uint8), r"shape \(7, 8\); images of 8×8 with 1 channel"),
-        (np.zeros((2, 8, 8, 3), np.uint8), "images of 8×8 with 1 channel"),
-        (np.zeros((8, 8), np.int64), "images of type int64"),
-        (np.full((8, 8), np.nan), "not finite"),
-        (np.uint8(3), "images of 8×8"),
-        (np.zeros((0, 8, 8), np.uint8), "an array without images"),
-    ],
-)
-def test_arrays_that_do_not_fit(array, message):
-    with pytest.raises(ValueError, match=message):
-        inference.from_pixels(array, GREY)
-
-
-def test_denoise_answers_in_the_scale_it_was_asked_in(trained, tmp_path):
-    folder, _ = trained
-    source = models.load(folder)
-    images = digits(5)
-    noisy = images / np.float32(255) + 0.5 * np.random.default_rng(0).normal(size=images.shape).astype(np.float32)
-    floats = inference.denoise(folder, noisy)
-    assert (floats.dtype, floats.shape) == (np.float32, noisy.shape)
-    s1, _, _ = source
-    flat = torch.from_numpy(noisy).flatten(1)
-    with torch.no_grad():
-        np.testing.assert_allclose(floats.reshape(5, 64), flat + 0.25 * s1(flat), rtol=1e-5, atol=1e-6)
-    assert ((floats - images / 255) ** 2).mean() < 0.9 * ((noisy - images / 255) ** 2).mean()
-
-    bytes_ = inference.denoise(source, images)
-    assert (bytes_.dtype, bytes_.shape) == (np.uint8, images.shape)
-    tensor = inference.denoise(source, torch.from_numpy(images))
-    assert isinstance(tensor, torch.Tensor)
-    np.testing.assert_array_equal(tensor.numpy(), bytes_)
-    one = inference.denoise(source, noisy[0])
-    assert one.shape == (8, 8)
-    Image.fromarray(images[0]).save(tmp_path / "one.png")
-    np.testing.assert_array_equal(inference.denoise(source, tmp_path / "one.png")[0], bytes_[0])
+    return datasets.load(Config(), "test").images[:count, 0].numpy()
 
 
 @pytest.mark.parametrize(
@@ -133,6 +57,42 @@ def test_a_folder_of_ones_own(trained, tmp_path, command):
     error = float(done.stdout.partition("mse ")[2].split(";")[0].split(",")[0])
     assert 0 < error < 0.25  # better than the noise
     assert not (folder / "metrics.json").exists()
+
+
+@pytest.mark.parametrize("trained", ["LowRankHybridRunner", "UnetDSMRunner"], indirect=True)
+def test_it_is_the_posterior_whatever_the_batches(trained, tmp_path, monkeypatch):
+    """Five images in batches of two: each answer is that of the model at its image, and no batch is larger."""
+    folder, call = trained
+    np.save(tmp_path / "own.npy", digits(5))
+    monkeypatch.setattr(explain, "BATCH", 2)
+    sizes, load = [], models.load
+
+    def watched(*arguments):
+        model = load(*arguments)
+        model.network.register_forward_hook(lambda module, inputs, outputs: sizes.append(len(inputs[0])))
+        return model
+
+    monkeypatch.setattr(models, "load", watched)
+    metrics = explain.explain(folder, tmp_path / "own.npy", tmp_path / "out", clean=True, seed=3)
+    assert all(size <= 2 for size in sizes)
+
+    scores = models.load(folder).at(0.5)
+    clean = datasets.from_pixels(digits(5), (1, 8, 8))
+    noisy = clean + 0.5 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(3))
+    arrays = np.load(tmp_path / "out/posterior.npz")
+    with torch.no_grad():
+        mean = inference.posterior_mean(scores.s1(noisy), noisy, 0.5)
+    np.testing.assert_allclose(arrays["mean"].reshape(5, 64), mean, rtol=1e-4, atol=1e-5)
+    assert metrics["mse"] == pytest.approx(float((mean - clean).square().mean()), rel=1e-4)
+    with Image.open(tmp_path / "out/own_4_denoised.png") as image:
+        assert np.abs(np.array(image).astype(int) - datasets.to_pixels(mean, (1, 8, 8))[4]).max() <= 1
+    if call[1] == "LowRankHybridRunner":
+        posterior = inference.posterior(scores, noisy)
+        np.testing.assert_allclose(arrays["std"].reshape(5, 64), posterior.std(), rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(arrays["variances"], posterior.principal_components(3)[0], rtol=1e-3)
+        assert metrics["predicted_mse"] == pytest.approx(float(posterior.variance().mean()), rel=1e-3)
+        largest = max(np.array(Image.open(tmp_path / f"out/own_{number}_std.png")).max() for number in range(5))
+        assert largest == 255
 
 
 def test_arrays_as_input_and_noise_that_is_cut_off(trained, tmp_path, command):
@@ -182,7 +142,7 @@ def make_input(kind: str, folder) -> str:
     ("kind", "message"),
     [
         ("missing", "nowhere: no such file or folder"),
-        ("size", "image.png: an array of shape (9, 8); images of 8×8 with 1 channel(s) are wanted"),
+        ("size", "image.png: an array of shape (9, 8); images of 8×8 with 1 channel(s) are expected"),
         ("deep", "image.png: more than 8 bits a pixel; save it with 8, or as a .npy array of floats"),
         ("text", "note.png: not an image, .npy or .npz file, or a broken one"),
         ("archive", "a.npz: the archive has no array 'images'"),
@@ -202,6 +162,8 @@ def test_flags_that_need_each_other(command):
     assert "--clean: only with --input" in command(*base, "--test", "--clean").stderr
 
 
-def test_a_model_that_is_not_there(tmp_path):
-    with pytest.raises(UserError, match="not a run folder"):
-        inference.denoise(tmp_path, digits(1))
+def test_points_are_no_images(small_run, command):
+    folder = small_run("SyntheticRunner")
+    call = ["--runner", "SyntheticRunner", "--run", folder.parent.parent, "--doc", folder.name, "--device", "cpu"]
+    done = command(*call, "--test", "--input", "x.png")
+    assert (done.returncode, done.stderr) == (2, f"main.py: {folder}: a model of points, not of images\n")

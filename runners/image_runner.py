@@ -1,0 +1,32 @@
+"""What the runners of images share: which of them are shown, and how."""
+
+import torch
+from torch import Tensor
+
+import datasets
+from datasets import ImageData
+from runners.runner import Runner
+
+__all__ = ["ImageRunner"]
+
+PREVIEWED = 36
+
+
+class ImageRunner(Runner[ImageData]):
+    """A runner of images."""
+
+    def preview_images(self) -> tuple[Tensor, Tensor]:
+        """Up to 36 clean test images and noisy ones `(n, D)`, the noise always the same."""
+        indices = torch.arange(min(PREVIEWED, len(self.test_data)))
+        clean = next(datasets.batches(self.test_data, indices[None]))
+        noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(self.config.seed))
+        return clean, clean + self.config.noise * noise.to(clean.device)
+
+    def pictures(self, values: Tensor) -> Tensor:
+        """Values of the model `(n, D)` as pictures `(n, C, H, W)` in [0, 1], on the CPU."""
+        return datasets.displayable(values, self.test_data.shape)
+
+    def title(self, metrics: dict) -> str:
+        """Above the pictures of `--test`."""
+        psnr = f"{metrics['noisy_psnr']:.2f} dB → {metrics['psnr']:.2f} dB"
+        return f"{self.config.data.dataset}, σ = {self.config.noise:g}: {psnr}"

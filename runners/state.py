@@ -1,0 +1,173 @@
+"""Everything that changes while a run trains, and that a resumed run needs to take the very same steps."""
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+import models
+from configs import Config, UserError
+from linalg import SymmetricMatrix
+from models import checkpoint
+from runners import random_state
+from runners.distributed import World
+
+__all__ = ["TrainingState"]
+
+log = logging.getLogger(__name__)
+
+
+class TrainingState:
+    """The networks of a run, their optimizer and average, the counters and the generators; fresh, until `restore`.
+
+    Attributes:
+        network: the networks, as `models.build` makes them.
+        optimizer: Adam over all their weights.
+        average: their exponential moving average, or None.
+        generator: of noise, flips and probes; every process draws the same from it.
+        step: steps taken.
+        epoch: epochs completed.
+        position: steps taken in the epoch that is not complete.
+        share: the rows of a batch that are this process's.
+
+    Args:
+        config: the whole configuration.
+        shape: of a data point, `(C, H, W)` or `(D,)`.
+        world: device and processes.
+    """
+
+    def __init__(self, config: Config, shape: tuple[int, ...], world: World):
+        self.config, self.shape, self.world, self.device = config, shape, world, world.device
+        torch.manual_seed(config.seed)
+        self.network = models.build(config, shape).to(self.device)
+        if config.channels_last:
+            self.network.to(memory_format=torch.channels_last)
+        self._forward = torch.compile(self.network) if config.compile else self.network
+        if world.size > 1:
+            self._forward = DistributedDataParallel(self._forward, broadcast_buffers=False)
+        fused = self.device.type in ("cpu", "cuda")
+        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=config.lr, fused=fused)
+        self.average: AveragedModel | None = None
+        if config.model.ema:
+            self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(config.model.ema_rate))
+        self.generator = torch.Generator(self.device).manual_seed(config.seed)
+        self.step = self.epoch = self.position = 0
+        rows = config.batch_size // world.size
+        self.share = slice(world.rank * rows, (world.rank + 1) * rows)
+        self._saved_at = time.monotonic()
+
+    # --- what a step needs ---
+
+    def draw(self, distribution: Callable[..., Tensor], columns: int) -> Tensor:
+        """Random numbers, `columns` for each point of this process's share of the batch.
+
+        Args:
+            distribution: `torch.randn`, `torch.rand` or one like them.
+            columns: how many for each point.
+
+        Returns:
+            `(B, columns)`. Each process draws them for the whole batch alike, so that N processes take the very step
+            of one.
+        """
+        return distribution(self.config.batch_size, columns, generator=self.generator, device=self.device)[self.share]
+
+    def scores(self, inputs: Tensor, rows: int | None = None) -> tuple[Tensor, SymmetricMatrix | None]:
+        """Both scores at `inputs`, s2 at the first `rows` of them, in one call of the network and in the
+        configured precision; the values are float32."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            return self._forward(inputs, rows)
+
+    def update(self) -> None:
+        """Moves the weights along the gradients that they have, and the average after them."""
+        if self.config.clip_grad is not None:
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_grad)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+        self.step += 1
+        self.position += 1
+
+    @property
+    def averaged(self) -> nn.Module:
+        """The networks with their averaged weights, where there are any."""
+        return self.network if self.average is None else self.average.module
+
+    # --- checkpoints ---
+
+    def state_dict(self) -> dict:
+        """What a checkpoint holds: tensors and plain containers."""
+        return {
+            "model": self.network.state_dict(),
+            "ema": None if self.average is None else self.average.module.state_dict(),
+            "ema_updates": None if self.average is None else self.average.n_averaged,
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "epoch": self.epoch,
+            "position": self.position,
+            "generator": (self.device.type, self.generator.get_state()),
+            "random": random_state.get(),
+        }
+
+    def load_state_dict(self, saved: dict) -> None:
+        """Takes up what `state_dict` gave, but for the learning rate, which is the configuration's.
+
+        On another kind of device than that of the checkpoint the generator cannot continue: it begins anew, with a
+        warning.
+        """
+        self.network.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.lr
+        if self.average is not None:
+            self.average.module.load_state_dict(saved["ema"])
+            self.average.n_averaged.copy_(saved["ema_updates"])
+        self.step, self.epoch, self.position = saved["step"], saved["epoch"], saved["position"]
+        random_state.restore(saved["random"])
+        device, generator = saved["generator"]
+        if device == self.device.type:
+            self.generator.set_state(generator.cpu())
+        else:
+            self.generator.manual_seed(self.config.seed + self.step)
+            log.warning("the checkpoint is from %s: on %s other noise is drawn from here on", device, self.device)
+
+    def save(self, folder: Path, numbered: bool = False) -> None:
+        """Writes `checkpoint.pth`, after the one before it was renamed; the first process alone does.
+
+        Args:
+            folder: `ckpt/` of the run folder.
+            numbered: write `checkpoint_EPOCH.pth` too.
+
+        Raises:
+            UserError: where it cannot be written.
+        """
+        self._saved_at = time.monotonic()
+        if self.world.first:
+            state = self.state_dict()
+            checkpoint.write(state, folder / "checkpoint.pth", keep=folder / checkpoint.PREVIOUS)
+            if numbered:
+                checkpoint.write(state, folder / f"checkpoint_{self.epoch}.pth")
+
+    @property
+    def unsaved_minutes(self) -> float:
+        """Minutes since the last checkpoint, or since the start."""
+        return (time.monotonic() - self._saved_at) / 60
+
+    def restore(self, folder: Path) -> None:
+        """Takes up the newest readable checkpoint of a folder `ckpt/`.
+
+        Raises:
+            UserError: where there is none, or it does not fit the configuration.
+        """
+        saved, path = checkpoint.read_latest(folder, self.device)
+        try:
+            self.load_state_dict(saved)
+        except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+            raise UserError(f"{path}: does not fit this configuration; cannot resume from it") from error
+        self._saved_at = time.monotonic()
+        log.info("resuming from %s: step %d, epoch %d", path, self.step, self.epoch)
