@@ -1,1 +1,1 @@
-"""Benchmarks and the paper's tables and figures: `python -m experiments.NAME`."""
+"""The paper's tables and figures: `python -m experiments.NAME`."""

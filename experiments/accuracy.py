@@ -9,6 +9,7 @@ that is already in the folder `--run` is not repeated.
 
 import argparse
 import statistics
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -17,123 +18,117 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import configs
-import inference
+import linalg
 from configs import Config
-from datasets import DENSITIES, Mixture
-from experiments.results import run, save_figure, save_table
-from experiments.runs import figures_of, trained
-from runners import world
+from datasets import DENSITIES
+from experiments.harness import SECOND_ORDER, argument_parser, over_seeds, run, save_figure, save_table, table, trained
+from losses import OBJECTIVES
+from models import Scores
+from runners import distributed
 
-__all__ = ["DATA", "METHODS", "error", "figures", "summarise"]
+__all__ = ["BASELINE", "DATA", "METHODS", "error", "evaluations", "measured_rows", "settings", "summarise"]
 
 DATA = {"normal": "low_rank", "logistics_50": "diagonal", "logistics_80": "diagonal"}
 """Of each configuration under `configs/synthetic/`: the head, which is also the part of s2 that is compared."""
 
-METHODS = {
-    "jacobian of dsm": ("none", "dsm", 1),
-    "jacobian of dsm_vr": ("none", "dsm_vr", 2),
-    "d2sm": ("joint", "dsm", 2),
-    "d2sm_vr": ("joint", "dsm_vr", 3),
-    "centered": ("joint", "centered", 1),
-    "centered_vr": ("joint", "centered_vr", 3),
-    "jacobian matching": ("joint", "jacobian", 4),
+METHODS = {f"jacobian of {name}": (1, name) for name in OBJECTIVES[1]} | {
+    method: (2, name) for method, name in SECOND_ORDER.items()
 }
-"""Head, objective, and evaluations of the network for each point of a batch: at x₊, x and x₋, as the objective needs
-them; a Jacobian-vector product counts two."""
+"""Of each method: the highest order that it learns, and its objective."""
 
 BASELINE = "jacobian of dsm_vr"
 
 
+def evaluations(method: str) -> int:
+    """Of the network, for each point of a batch."""
+    order, objective = METHODS[method]
+    return OBJECTIVES[order][objective].evaluations
+
+
 def settings(data: str, method: str, noise: float, lr: float, seed: int, budget: int, overrides: list[str]) -> Config:
     """The run of one cell: the density's file, with what the method changes."""
-    head, objective, evaluations = METHODS[method]
+    order, objective = METHODS[method]
     changes = [
-        f"model.head={DATA[data] if head == 'joint' else head}",
-        f"model.trunk={'shared' if head == 'joint' else 'separate'}",
+        f"model.head={DATA[data] if order == 2 else 'none'}",
+        f"model.trunk={'shared' if order == 2 else 'separate'}",
         *("model.ngf=128", "model.ema_rate=0.99", "checkpoint_epochs=1000", "save_interval=1000"),
-        *(f"loss={objective}", f"lr={lr}", f"max_steps={budget // evaluations}"),
+        *(f"loss={objective}", f"lr={lr}", f"max_steps={budget // evaluations(method)}"),
     ]
-    given = {"runner": "SyntheticRunner", "noise": noise, "seed": seed}
-    return configs.load(configs.find(f"synthetic/{data}.yml"), [*changes, *overrides], **given)
+    file = configs.find(f"synthetic/{data}.yml")
+    return configs.load(file, [*changes, *overrides], runner="SyntheticRunner", noise=noise, seed=seed)
 
 
 @cache
 def exact(density: str, dimension: int, noise: float, points: int, seed: int, diagonal: bool) -> tuple[Tensor, Tensor]:
     """Noisy points `(points, D)` and the exact s2 there, its diagonal alone where that is compared."""
-    law: Mixture = DENSITIES[density](dimension)
+    mixture = DENSITIES[density](dimension)
     generator = torch.Generator().manual_seed(seed)
-    clean = law.sample(points, generator)
+    clean = mixture.sample(points, generator)
     x = clean + noise * torch.randn(clean.shape, generator=generator)
-    parts = [law.s2(part.double(), noise).float() for part in x.split(250)]
+    parts = [mixture.s2(part.double(), noise).float() for part in x.split(250)]
     return x, torch.cat([part.diagonal(dim1=1, dim2=2).clone() if diagonal else part for part in parts])
 
 
 @torch.no_grad()
-def error(model, config: Config, points: int, seed: int, diagonal: bool) -> dict[str, float]:
-    """Mean squared Frobenius error of s2, or of the Jacobian of s1 where the model has no second order, on test points.
+def error(
+    scores: Scores, config: Config, points: int, seed: int, diagonal: bool, device: torch.device | str = "cpu"
+) -> dict[str, float]:
+    """Mean squared Frobenius error of s2, or of the Jacobian of s1 where there is no s2, on test points.
 
     Args:
-        model: of `models`.
-        config: of its run, for density and noise level.
+        scores: of points.
+        config: says the density.
         points: how many.
         seed: of the points.
         diagonal: compare the diagonals alone.
+        device: of the scores.
 
     Returns:
         `error`, in units of 1/σ⁴, and `relative_error`, divided by the mean of ‖s2‖².
     """
-    x, truth = exact(config.data.density, config.data.dimension, config.noise, points, seed, diagonal)
-    device = next(model.parameters()).device
-    made = size = 0.0
+    x, truth = exact(config.data.density, config.data.dimension, scores.sigma, points, seed, diagonal)
+    wrong = size = 0.0
     for some, target in zip(x.split(500), truth.split(500), strict=True):
-        _, s2 = model(some.to(device))
-        if s2 is None:
-            learned = inference.jacobian(model.s1, some.to(device), rows=10)
-            learned = learned.diagonal(dim1=1, dim2=2) if diagonal else learned
-        else:
-            learned = s2.full_diagonal() if diagonal else s2.dense()
-        made += float((learned.cpu() - target).square().sum(dtype=torch.float64))
+        noisy = some.to(device)
+        s2 = linalg.as_matrix(linalg.jacobian(scores.s1, noisy, rows=10)) if scores.s2 is None else scores.s2(noisy)
+        learned = s2.diagonal() if diagonal else s2.dense()
+        wrong += float((learned.cpu() - target).square().sum(dtype=torch.float64))
         size += float(target.square().sum(dtype=torch.float64))
-    return {"error": made / len(x), "relative_error": made / size}
+    return {"error": wrong / len(x), "relative_error": wrong / size}
 
 
-def figures(data: str, method: str, noise: float, seeds: list[int], args: argparse.Namespace, here: world.World):
+def measured_rows(
+    data: str, method: str, noise: float, args: argparse.Namespace, world: distributed.World
+) -> Iterator[dict]:
     """A row for each seed, trained with the learning rate that is best on validation points."""
 
-    def found(lr: float, seed: int, points: int, points_seed: int) -> dict:
+    def metrics(lr: float, seed: int, points: int, points_seed: int) -> dict:
         config = settings(data, method, noise, lr, seed, args.budget, args.overrides)
         folder = args.run / f"{data}_{method}_{noise:g}_{lr:g}_{seed}".replace(" ", "_")
         diagonal = DATA[data] == "diagonal"
-        tested = {"points": points, "points_seed": points_seed}
-        return figures_of(
-            trained(config, folder, here, lambda m: error(m, config, points, points_seed, diagonal), tested)
-        )
 
-    validated = {lr: found(lr, 100, min(2000, args.points), 1)["error"] for lr in args.lrs}
-    lr = min(validated, key=validated.get)
-    for seed in seeds:
+        def measure(scores: Scores) -> dict[str, float]:
+            return error(scores, config, points, points_seed, diagonal, world.device)
+
+        return trained(config, folder, world, measure, {"points": points, "points_seed": points_seed})
+
+    validated = {lr: metrics(lr, 100, min(2000, args.points), 1)["error"] for lr in args.lrs}
+    lr = min(validated, key=lambda value: validated[value])
+    for seed in args.seeds:
         row = {"data": data, "noise": noise, "method": method, "lr": lr, "seed": seed}
-        yield row | found(lr, seed, args.points, 2)
+        yield row | metrics(lr, seed, args.points, 2)
 
 
 def summarise(rows: list[dict]) -> str:
-    """The table: relative errors, mean ± standard deviation over the seeds, and as a ratio to the baseline's."""
-    lines = [f"{'data':<14}{'σ':<6}{'method':<22}{'lr':>8}{'error':>12}{'relative error':>20}{'of baseline':>14}"]
-    for data, noise in dict.fromkeys((row["data"], row["noise"]) for row in rows):
-        cell = [row for row in rows if (row["data"], row["noise"]) == (data, noise)]
-        means = {}
-        for method in dict.fromkeys(row["method"] for row in cell):
-            own = [row["relative_error"] for row in cell if row["method"] == method]
-            means[method] = statistics.mean(own), statistics.stdev(own) if len(own) > 1 else 0.0
-        for method, (mean, spread) in means.items():
-            own = [row for row in cell if row["method"] == method]
-            ratio = f"{mean / means[BASELINE][0]:.2f}" if BASELINE in means else "–"
-            absolute = statistics.mean(row["error"] for row in own)
-            lines.append(
-                f"{data:<14}{noise:<6g}{method:<22}{own[0]['lr']:>8g}{absolute:>12.4g}"
-                f"{f'{mean:.4f} ± {spread:.4f}':>20}{ratio:>14}"
-            )
-    return "\n".join(lines)
+    """The table: errors, mean ± standard deviation over the seeds, and the mean relative to the baseline's."""
+    cells = over_seeds(rows, "data", "noise", "method", "lr")
+    means = {(cell["data"], cell["noise"], cell["method"]): statistics.mean(cell["relative_error"]) for cell in cells}
+    for cell in cells:
+        density = cell["data"], cell["noise"]
+        if baseline := means.get((*density, BASELINE)):
+            cell["of_baseline"] = means[(*density, cell["method"])] / baseline
+    columns = {"data": "{}", "noise": "{:g}", "method": "{}", "lr": "{:g}", "error": "{:.4g}"}
+    return table(cells, columns | {"relative_error": "{:.4f}", "of_baseline": "{:.2f}"})
 
 
 def picture(rows: list[dict]) -> Figure:
@@ -156,30 +151,27 @@ def picture(rows: list[dict]) -> Figure:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m experiments.accuracy", description=__doc__)
+    shared = {"seeds": [0, 1, 2], "noise": [0.01, 0.05, 0.1], "set": ["batch_size=128"], "device": None}
+    parser = argument_parser("experiments.accuracy", __doc__, run=Path("runs/accuracy"), **shared)
     parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA))
-    parser.add_argument("--noise", type=float, nargs="+", default=[0.01, 0.05, 0.1])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD",
                         help=", ".join(METHODS))  # fmt: skip
     parser.add_argument("--lrs", type=float, nargs="+", default=[2e-3, 5e-3], help="learning rates to choose from")
     parser.add_argument("--budget", type=int, default=6000, help="batches through the network, in each training")
     parser.add_argument("--points", type=int, default=5000, help="test points")
-    parser.add_argument("--set", action="append", default=["batch_size=128"], dest="overrides", metavar="KEY=VALUE")
-    parser.add_argument("--device", default=None)
-    parser.add_argument("--run", type=Path, default=Path("runs/accuracy"))
     args = parser.parse_args(arguments)
-    here = world.join(args.device)
-    rows = []
+    world = distributed.join(args.device)
+    rows: list[dict] = []
     for data in args.data:
         for noise in args.noise:
             for method in args.methods:
-                rows += figures(data, method, noise, args.seeds, args, here)
+                rows += measured_rows(data, method, noise, args, world)
                 own = [f"{row['relative_error']:.4f}" for row in rows[-len(args.seeds) :]]
                 print(f"{data}, σ = {noise:g}, {method}: lr {rows[-1]['lr']:g}, relative errors", *own, flush=True)
     print(summarise(rows))
     used = {"budget": args.budget, "points": args.points, "overrides": " ".join(args.overrides)}
-    print("written:", save_table("accuracy", rows, used, here.device), save_figure("accuracy", picture(rows)))
+    written = save_table(args.results / "accuracy.csv", rows, used, world.device)
+    print("written:", written, save_figure(args.results / "accuracy.png", picture(rows)))
 
 
 if __name__ == "__main__":

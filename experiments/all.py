@@ -1,21 +1,19 @@
 """Every table and figure, one after the other: `python -m experiments.all [--quick]`.
 
-Without `--quick` with the settings of docs/reproduction.md, which take hours on a CPU and want MNIST and CIFAR-10. With
+Without `--quick` with the settings of docs/reproduction.md, which take hours on a CPU and need MNIST and CIFAR-10. With
 it in under ten minutes and from embedded data alone, to see that everything runs; its results go to `results/quick/`.
 """
 
-import argparse
 import importlib
 import time
-from pathlib import Path
 
 import configs
 import datasets
-import experiments.results
+from experiments.harness import argument_parser, run
 
 __all__ = ["FULL", "QUICK"]
 
-FULL = {
+FULL: dict[str, list[list[str]]] = {
     "accuracy": [[]],
     "variance": [[]],
     "objectives": [["--data", "digits"]],
@@ -25,19 +23,21 @@ FULL = {
     "diagonals": [[]],
     "components": [[]],
     "trajectories": [[]],
-    "speed": [["loss"], ["eval"], ["step"]],
+    "benchmarks.losses": [[]],
+    "benchmarks.evaluation": [[]],
+    "benchmarks.training": [[]],
 }
-"""For each experiment, the arguments of each call of it."""
+"""For each experiment and benchmark, the arguments of each call of it."""
 
 NEEDED = {
     "mnist_low_rank_shared.yml": {"uncertainty", "mixing", "diagonals", "components", "trajectories"},
     "cifar10_diagonal_shared.yml": {"diagonals"},
 }
-"""Configurations whose data the full settings want, and the experiments that do."""
+"""Configurations whose data the full settings need, and the experiments that need them."""
 
 RUN = "runs/quick"
 DIGITS = "checkpoints/digits_low_rank"
-QUICK = {
+QUICK: dict[str, list[list[str]]] = {
     "accuracy": [
         ["--budget", "600", "--points", "1000", "--noise", "0.1", "--lrs", "0.003", "--seeds", "0", "1", "--run", RUN]
     ],
@@ -49,29 +49,30 @@ QUICK = {
     "diagonals": [["--data", "digits", "--noise", "0.3", "1.0", "--steps", "400", "--run", f"{RUN}/diagonals"]],
     "components": [["--model", DIGITS]],
     "trajectories": [["--model", DIGITS]],
-    "speed": [["eval", "--only", "digits_low_rank.yml"]],
+    "benchmarks.losses": [["--sizes", "8,784,20", "--repeats", "3"]],
+    "benchmarks.evaluation": [["--only", "digits_low_rank.yml"]],
+    "benchmarks.training": [["--only", "digits_dsm.yml", "--variants", "fp32", "bf16", "--repeats", "3"]],
 }
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m experiments.all", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="small settings, embedded data")
+    parser = argument_parser("experiments.all", __doc__)
+    parser.add_argument("--quick", action="store_true", help="small settings, embedded data; to quick/ in --results")
     parser.add_argument("--only", nargs="+", choices=FULL, default=list(FULL), metavar="NAME", help=", ".join(FULL))
     args = parser.parse_args(arguments)
-    if args.quick:
-        experiments.results.FOLDER = Path("results/quick")
-    else:
+    results = args.results / "quick" if args.quick else args.results
+    if not args.quick:
         for file, users in NEEDED.items():
             if users & set(args.only):  # is downloaded or missed now, not after hours
                 datasets.load(configs.load(configs.find(file)), "test")
     for name in args.only:
-        module = importlib.import_module(f"experiments.{name}")
+        module = name if "." in name else f"experiments.{name}"
         for call in (QUICK if args.quick else FULL)[name]:
-            print(f"--- python -m experiments.{name} {' '.join(call)}", flush=True)
+            print(f"--- python -m {module} {' '.join(call)}", flush=True)
             start = time.monotonic()
-            module.main(call)
+            importlib.import_module(module).main([*call, "--results", str(results)])
             print(f"--- {time.monotonic() - start:.0f} s", flush=True)
 
 
 if __name__ == "__main__":
-    experiments.results.run(main)
+    run(main)

@@ -4,42 +4,38 @@ Noisy images of a trained low-rank model, their posterior mean, standard deviati
 walks along them from the mean of some of the images.
 """
 
-import argparse
 from pathlib import Path
 
 import torch
 
-import datasets
+import evaluation
 import inference
-import models
-from experiments.results import run, save_figure
+from experiments.harness import argument_parser, open_run, run, save_figure
 
 __all__ = ["main"]
 
 
 @torch.no_grad()
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m experiments.components", description=__doc__)
+    parser = argument_parser("experiments.components", __doc__, seed=0)
     parser.add_argument("--model", type=Path, default=Path("checkpoints/mnist_low_rank"), help="run folder")
     parser.add_argument("--images", type=int, default=10)
     parser.add_argument("--components", type=int, default=5)
     parser.add_argument("--refine", type=int, default=2, help="steps of subspace iteration")
     parser.add_argument("--walk", type=int, default=0, help="which image the walks start from")
-    parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(arguments)
-    s1, s2, config = models.load(args.model)
-    data = datasets.load(config, "test")
-    p = next(inference.noisy_batches(data, config.noise, args.seed, batch_size=args.images))
-    found = inference.posterior(s1, s2, p.inputs, config.noise)
-    title = f"{config.data.dataset}, σ = {config.noise:g}"
-    figures = {
-        "components": inference.posterior_figure(found, data.shape, p.clean, args.components, title),
-        "components_refined": inference.posterior_figure(
-            found, data.shape, p.clean, args.components, f"{title}, {args.refine} steps of refinement", args.refine
+    scores, config, data = open_run(args.model)
+    p = next(evaluation.noisy_batches(data, scores.sigma, args.seed, batch_size=args.images))
+    posterior = inference.posterior(scores, p.inputs)
+    title = f"{config.data.dataset}, σ = {scores.sigma:g}"
+    pictures = {
+        "components": evaluation.posterior_figure(posterior, data.shape, p.clean, args.components, title),
+        "components_refined": evaluation.posterior_figure(
+            posterior, data.shape, p.clean, args.components, f"{title}, {args.refine} steps of refinement", args.refine
         ),
-        "walks": inference.walk_figure(found, data.shape, args.walk, args.components, refine=args.refine),
+        "walks": evaluation.walk_figure(posterior, data.shape, args.walk, args.components, refine=args.refine),
     }
-    print("written:", *(save_figure(name, figure) for name, figure in figures.items()))
+    print("written:", *(save_figure(args.results / f"{name}.png", figure) for name, figure in pictures.items()))
 
 
 if __name__ == "__main__":

@@ -4,24 +4,32 @@ For MNIST and CIFAR-10, a diagonal model for each σ, all trained alike: noisy a
 and whether the predicted variance is right on average.
 """
 
-import argparse
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
 import configs
 import datasets
+import evaluation
 import inference
-import models
 from configs import Config
-from experiments.results import run, save_figure, save_table
-from experiments.runs import figures_of, trained
-from models import ScoreModel, SharedScoreModel
-from runners import world
+from experiments.harness import (
+    argument_parser,
+    image_test_set,
+    open_run,
+    print_progress,
+    run,
+    save_figure,
+    save_table,
+    trained,
+)
+from models import Scores
+from runners import distributed
 
-__all__ = ["DATA", "figures", "picture"]
+__all__ = ["COLUMNS", "DATA", "metrics_on", "picture", "settings"]
 
 SHAPE_OF_MNIST = ["data.dataset=MNIST", "data.image_size=28", "data.channels=1", "data.random_flip=false"]
 DATA = {
@@ -32,77 +40,66 @@ DATA = {
 SMALL = ["model.ngf=16", "batch_size=32", "lr=0.001", "model.ema_rate=0.99", "precision=bf16"]
 
 
-def figures(model: ScoreModel | SharedScoreModel, config: Config, count: int) -> dict[str, float]:
-    """Those of `inference.denoise_error` and `inference.Predictions`, over the first `count` test images."""
-    data = datasets.load(config, "test", next(model.parameters()).device)
-    some = replace(data, images=data.images[:count])
-    given = model.s1, some, config.noise, config.seed
-    return inference.denoise_error(*given) | inference.predictions(model, *given[1:]).figures()
+COLUMNS = ("mse", "psnr_gain", "trace_ratio", "negative_variances", "coverage_90")
+
+
+def settings(name: str, noise: float, seed: int, steps: int, overrides: list[str]) -> Config:
+    """The run of a data set at one noise level."""
+    file, changes = DATA[name]
+    small = [] if name == "digits" else SMALL
+    overrides = [*changes, *small, f"max_steps={steps}", *overrides]
+    return configs.load(configs.find(file), overrides, runner="DoubleDiagonalHybridRunner", noise=noise, seed=seed)
+
+
+def metrics_on(scores: Scores, config: Config, count: int, device: torch.device) -> dict:
+    """Those of `evaluation.denoising_metrics` and `evaluation.Predictions`, over the first `count` test images."""
+    data = image_test_set(config, device, count)
+    denoising = evaluation.denoising_metrics(scores, data, config.seed)
+    return denoising | evaluation.predictions(scores, data, config.seed).metrics()
 
 
 @torch.no_grad()
 def picture(folders: dict[float, Path], images: int, seed: int) -> Figure:
     """The same images at each noise level: noisy, denoised, standard deviation."""
-    rows, scales = {}, {}
+    rows: dict[str, Tensor] = {}
+    scales = {}
     for noise, folder in folders.items():
-        s1, s2, config = models.load(folder)
-        data = datasets.load(config, "test")
-        p = next(inference.noisy_batches(data, noise, seed, batch_size=images))
-        found = inference.posterior(s1, s2, p.inputs, noise)
-        std = found.std().unflatten(1, data.shape).mean(1, keepdim=True).cpu()
-        rows.setdefault("clean", inference.displayable(p.clean, data.shape))
-        rows[f"σ = {noise:g}"] = inference.displayable(p.inputs, data.shape)
-        rows[f"denoised, {noise:g}"] = inference.displayable(found.mean, data.shape)
+        scores, _, data = open_run(folder)
+        p = next(evaluation.noisy_batches(data, noise, seed, batch_size=images))
+        posterior = inference.posterior(scores, p.inputs)
+        std = posterior.std().unflatten(1, data.shape).mean(1, keepdim=True)
+        rows.setdefault("clean", datasets.displayable(p.clean, data.shape))
+        rows[f"σ = {noise:g}"] = datasets.displayable(p.inputs, data.shape)
+        rows[f"denoised, {noise:g}"] = datasets.displayable(posterior.mean, data.shape)
         rows[f"std, {noise:g}"] = std
         scales[f"std, {noise:g}"] = ("magma", 0.0, float(std.max()))
-    return inference.image_rows(rows, scales=scales)
+    return evaluation.image_rows(rows, scales=scales)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m experiments.diagonals", description=__doc__)
+    shared = {"noise": [0.3, 0.5, 0.8, 1.0], "seed": 0, "set": [], "device": None}
+    parser = argument_parser("experiments.diagonals", __doc__, run=Path("runs/diagonals"), **shared)
     parser.add_argument("--data", nargs="+", choices=DATA, default=["mnist", "cifar10"])
-    parser.add_argument("--noise", type=float, nargs="+", default=[0.3, 0.5, 0.8, 1.0])
     parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--images", type=int, default=10, help="in the figure")
-    parser.add_argument("--tested", type=int, default=2000, help="test images of the figures")
-    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default=None)
-    parser.add_argument("--run", type=Path, default=Path("runs/diagonals"))
+    parser.add_argument("--images", type=int, default=10, help="in the picture")
+    parser.add_argument("--tested", type=int, default=2000, help="test images of the metrics")
     args = parser.parse_args(arguments)
-    here = world.join(args.device)
+    world = distributed.join(args.device)
     rows, written = [], []
     for name in args.data:
-        file, changes = DATA[name]
-        small = [] if name == "digits" else SMALL
         folders = {}
         for noise in args.noise:
-            given = {"runner": "DoubleDiagonalHybridRunner", "noise": noise, "seed": args.seed}
-            overrides = [*changes, *small, f"max_steps={args.steps}", *args.overrides]
-            config = configs.load(configs.find(file), overrides, **given)
-            folder = args.run / f"{name}_{noise:g}_{args.seed}"
-            folders[noise] = trained(
-                config,
-                folder,
-                here,
-                lambda model, config=config: figures(model, config, args.tested),
-                {"tested": args.tested},
-            )
-            found = figures_of(folders[noise])
-            keys = ("mse", "psnr_gain", "trace_ratio", "negative_variances", "coverage_90")
-            rows.append({"data": name, "noise": noise} | {key: found[key] for key in keys})
-            print(
-                ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in rows[-1].items()),
-                flush=True,
-            )
-        written.append(save_figure(f"diagonals_{name}", picture(folders, args.images, args.seed)))
-    used = {
-        "steps": args.steps,
-        "tested": args.tested,
-        "seed": args.seed,
-        "overrides": " ".join([*SMALL, *args.overrides]),
-    }
-    print("written:", save_table("diagonals", rows, used, here.device), *written)
+            config = settings(name, noise, args.seed, args.steps, args.overrides)
+            folders[noise] = args.run / f"{name}_{noise:g}_{args.seed}"
+            measure = partial(metrics_on, config=config, count=args.tested, device=world.device)
+            metrics = trained(config, folders[noise], world, measure, {"tested": args.tested})
+            rows.append({"data": name, "noise": noise} | {key: metrics[key] for key in COLUMNS})
+            print_progress(rows[-1])
+        path = args.results / f"diagonals_{name}.png"
+        written.append(save_figure(path, picture(folders, args.images, args.seed)))
+    used = {"steps": args.steps, "tested": args.tested, "seed": args.seed}
+    used |= {"overrides": " ".join([*SMALL, *args.overrides])}
+    print("written:", save_table(args.results / "diagonals.csv", rows, used, world.device), *written)
 
 
 if __name__ == "__main__":

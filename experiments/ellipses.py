@@ -4,7 +4,6 @@ On densities in the plane: for some noisy points, the posterior mean and an elli
 Cov[x|x̃], exact and learned.
 """
 
-import argparse
 from pathlib import Path
 
 import torch
@@ -17,9 +16,9 @@ import configs
 import datasets
 import inference
 import models
-from experiments.results import run, save_figure
-from experiments.runs import figures_of, trained
-from runners import world
+from experiments.harness import argument_parser, run, save_figure, trained
+from models import Scores
+from runners import distributed
 
 __all__ = ["draw_ellipses", "picture"]
 
@@ -36,46 +35,41 @@ def draw_ellipses(axis: Axes, mean: Tensor, covariance: Tensor, colour: str) -> 
 
 
 @torch.no_grad()
-def picture(folders: dict[str, Path], noise: float, points: int, seed: int) -> Figure:
-    """A panel for each density."""
-    figure = Figure(figsize=(4.6 * len(folders), 5.2), layout="constrained")
-    for axis, (name, folder) in zip(figure.subplots(1, len(folders), squeeze=False)[0], folders.items(), strict=True):
-        s1, s2, _ = models.load(folder)
+def picture(learned: dict[str, Scores], points: int, seed: int) -> Figure:
+    """A panel for each density, named as in `datasets.DENSITIES`."""
+    figure = Figure(figsize=(4.6 * len(learned), 5.2), layout="constrained")
+    for axis, (name, scores) in zip(figure.subplots(1, len(learned), squeeze=False)[0], learned.items(), strict=True):
         density = datasets.DENSITIES[name](2)
         generator = torch.Generator().manual_seed(seed)
         clean = density.sample(3000, generator)
-        noisy = clean[:points] + noise * torch.randn(points, 2, generator=generator)
+        noisy = clean[:points] + scores.sigma * torch.randn(points, 2, generator=generator)
         axis.plot(*clean.T.numpy(), ",", color="gray", alpha=0.6)
         axis.plot(*noisy.T.numpy(), "x", color="black", ms=4)
-        exact = inference.posterior(
-            lambda x, d=density: d.s1(x, noise), lambda x, d=density: d.s2(x, noise), noisy, noise
-        )
-        learned = inference.posterior(s1, s2, noisy, noise)
-        for found, colour in ((exact, "tab:blue"), (learned, "tab:red")):
-            draw_ellipses(axis, found.mean, found.covariance.dense(), colour)
+        for source, colour in ((density.at(scores.sigma), "tab:blue"), (scores, "tab:red")):
+            posterior = inference.posterior(source, noisy)
+            draw_ellipses(axis, posterior.mean, posterior.covariance.dense(), colour)
         axis.set(title=f"{name}: exact (blue), learned (red)", aspect="equal", xticks=[], yticks=[])
     return figure
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m experiments.ellipses", description=__doc__)
+    shared = {"noise": 0.3, "seed": 0, "device": None}
+    parser = argument_parser("experiments.ellipses", __doc__, run=Path("runs/ellipses"), **shared)
     parser.add_argument("--densities", nargs="+", default=["gaussians", "two_moons", "rings"])
-    parser.add_argument("--noise", type=float, default=0.3)
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--points", type=int, default=25)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default=None)
-    parser.add_argument("--run", type=Path, default=Path("runs/ellipses"))
     args = parser.parse_args(arguments)
-    here = world.join(args.device)
-    folders = {}
+    world = distributed.join(args.device)
+    learned = {}
     for name in args.densities:
         changes = [f"data.density={name}", f"max_steps={args.steps}", "data.size=20000", "save_interval=1000"]
-        given = {"runner": "SyntheticRunner", "noise": args.noise, "seed": args.seed}
-        config = configs.load(configs.find("synthetic/plane.yml"), changes, **given)
-        folders[name] = trained(config, args.run / f"{name}_{args.noise:g}_{args.seed}", here)
-        print(f"{name}: relative error of s2 {figures_of(folders[name])['relative_s2_error']:.4g}", flush=True)
-    print("written:", save_figure("ellipses", picture(folders, args.noise, args.points, args.seed)))
+        file = configs.find("synthetic/plane.yml")
+        config = configs.load(file, changes, runner="SyntheticRunner", noise=args.noise, seed=args.seed)
+        folder = args.run / f"{name}_{args.noise:g}_{args.seed}"
+        metrics = trained(config, folder, world)
+        print(f"{name}: relative error of s2 {metrics['relative_s2_error']:.4g}", flush=True)
+        learned[name] = models.load(folder).at(args.noise)
+    print("written:", save_figure(args.results / "ellipses.png", picture(learned, args.points, args.seed)))
 
 
 if __name__ == "__main__":

@@ -9,11 +9,12 @@ most effective samples among those whose bias is at most 0.1. By default Ozaki t
 where the density is convex, in which its own leaps.
 """
 
-import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,15 +23,16 @@ from matplotlib.ticker import NullFormatter
 from torch import Tensor
 
 import datasets
+import evaluation
 import inference
-import models
-from experiments.results import run, save_figure, save_table
-from models import DiagonalPlusLowRank
-from runners import world
+from experiments.harness import argument_parser, open_run, run, save_figure, save_table, table
+from models import Scores
+from runners import distributed
 
-__all__ = ["TARGETS", "Target", "best", "ill_conditioned", "mixing_of"]
+__all__ = ["ALLOWED_BIAS", "TARGETS", "Target", "best", "ill_conditioned", "mixing_of", "summarise"]
 
 ALLOWED_BIAS = 0.1
+MEASURED = ("ess_per_step", "ess_per_second", "r_hat", "bias")
 PLANE_SIGMA = 0.1
 
 
@@ -39,7 +41,7 @@ class Target:
     """A density to sample.
 
     Attributes:
-        s1, s2: its scores.
+        scores: of the density.
         draw: exact draws, `(n, D)`, from a seed.
         unit: of step sizes.
         steps: of a run that is long.
@@ -47,8 +49,7 @@ class Target:
         axes: at most so many principal axes are looked at.
     """
 
-    s1: Callable[[Tensor], Tensor]
-    s2: Callable[[Tensor], Tensor | DiagonalPlusLowRank]
+    scores: Scores
     draw: Callable[[int, int], Tensor]
     unit: float
     steps: int
@@ -65,8 +66,7 @@ def of_density(density: datasets.Mixture, sigma: float, steps: int, crowd: tuple
         return x + sigma * torch.randn(x.shape, generator=generator)
 
     curvature = torch.linalg.eigvalsh(density.s2(draw(100, 1), sigma)).abs().amax()
-    s1, s2 = lambda x: density.s1(x, sigma), lambda x: density.s2(x, sigma)
-    return Target(s1, s2, draw, 1 / float(curvature), steps, crowd)
+    return Target(density.at(sigma), draw, 1 / float(curvature), steps, crowd)
 
 
 def ill_conditioned(dimension: int = 50, condition: float = 1000.0) -> datasets.GaussianMixture:
@@ -80,16 +80,15 @@ def ill_conditioned(dimension: int = 50, condition: float = 1000.0) -> datasets.
 def of_images(folder: Path, device: torch.device) -> Target:
     """Noisy test images, with the learned scores of a run folder; the draws are exact, the scores are not. Step sizes
     in units of σ²: no noisy density is more concave than 1/σ²."""
-    s1, s2, config = models.load(folder, device)
-    data = datasets.load(config, "test", device)
+    scores, _, data = open_run(folder, device)
 
     def draw(count: int, seed: int) -> Tensor:
         rows = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:count]
         clean = next(datasets.batches(data, rows[None]))
         noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(seed))
-        return clean + config.noise * noise.to(device)
+        return clean + scores.sigma * noise.to(device)
 
-    return Target(s1, s2, draw, config.noise**2, 400, (200, 50), axes=20)
+    return Target(scores, draw, scores.sigma**2, 400, (200, 50), axes=20)
 
 
 TARGETS: dict[str, Callable[[], Target]] = {
@@ -125,40 +124,35 @@ def mixing_of(
     torch.manual_seed(seed)  # pca_lowrank draws
     _, _, axes = torch.pca_lowrank(reference, q=min(target.axes, reference.shape[1]))
     spread = float(reference.var(0).mean().sqrt())
-    floor = inference.sliced_wasserstein(crowd_start, reference)
-    options = {"seed": seed, "progress": False}
+    floor = evaluation.sliced_wasserstein(crowd_start, reference)
 
-    def langevin(x: Tensor, step_size: float, steps: int, **more):
-        return inference.langevin(target.s1, x, step_size, steps, **options, **more)
+    def mixing(sampler: Callable, step_size: float) -> dict[str, float | None]:
+        try:
+            crowd = sampler(target.scores, crowd_start, step_size, crowd_steps)
+            begin = time.perf_counter()
+            _, chain = sampler(target.scores, start, step_size, steps, keep_every=1)
+            seconds = time.perf_counter() - begin
+        except inference.DivergedError:
+            return dict.fromkeys(MEASURED)
+        projected = chain @ axes
+        effective = float(evaluation.effective_sample_size(projected).min())
+        return {
+            "ess_per_step": effective / (steps * chains),
+            "ess_per_second": effective / seconds,
+            "r_hat": float(evaluation.r_hat(projected).max()),
+            "bias": max(0.0, evaluation.sliced_wasserstein(crowd, reference) ** 2 - floor**2) ** 0.5 / spread,
+        }
 
-    def ozaki(x: Tensor, step_size: float, steps: int, **more):
-        return inference.ozaki(target.s1, target.s2, x, step_size, steps, max_exponent=max_exponent, **options, **more)
-
-    rows = []
-    for sampler in (langevin, ozaki):
-        for factor in grid:
-            step_size = factor * target.unit
-            row = {"sampler": sampler.__name__, "step_size": step_size}
-            try:
-                crowd = sampler(crowd_start, step_size, crowd_steps)
-                begin = time.perf_counter()
-                _, chain = sampler(start, step_size, steps, keep_every=1)
-                seconds = time.perf_counter() - begin
-            except inference.DivergedError:
-                rows.append(row | dict.fromkeys(("ess_per_step", "ess_per_second", "r_hat", "bias")))
-                continue
-            projected = chain @ axes
-            effective = float(inference.effective_sample_size(projected).min())
-            rows.append(
-                row
-                | {
-                    "ess_per_step": effective / (steps * chains),
-                    "ess_per_second": effective / seconds,
-                    "r_hat": float(inference.r_hat(projected).max()),
-                    "bias": max(0.0, inference.sliced_wasserstein(crowd, reference) ** 2 - floor**2) ** 0.5 / spread,
-                }
-            )
-    return rows
+    options: dict[str, Any] = {"seed": seed, "progress": False}
+    samplers: dict[str, Callable] = {
+        "langevin": partial(inference.langevin, **options),
+        "ozaki": partial(inference.ozaki, max_exponent=max_exponent, **options),
+    }
+    return [
+        {"sampler": name, "step_size": factor * target.unit} | mixing(sampler, factor * target.unit)
+        for name, sampler in samplers.items()
+        for factor in grid
+    ]
 
 
 def best(rows: list[dict], sampler: str) -> dict | None:
@@ -169,22 +163,19 @@ def best(rows: list[dict], sampler: str) -> dict | None:
 
 
 def summarise(by_target: dict[str, list[dict]]) -> str:
-    """Each sampler at its own best step size, and the ratio of the two."""
-    lines = [f"{'density':<14}{'sampler':<10}{'step size':>11}{'ESS/step':>11}{'ESS/s':>10}{'R̂':>7}{'bias':>8}"]
-    for name, rows in by_target.items():
-        found = {sampler: best(rows, sampler) for sampler in ("langevin", "ozaki")}
-        for sampler, row in found.items():
-            if row is None:
-                lines.append(f"{name:<14}{sampler:<10} no step size with a bias of at most {ALLOWED_BIAS:g}")
-                continue
-            lines.append(
-                f"{name:<14}{sampler:<10}{row['step_size']:>11.4g}{row['ess_per_step']:>11.4g}"
-                f"{row['ess_per_second']:>10.4g}{row['r_hat']:>7.3f}{row['bias']:>8.3f}"
-            )
-        if all(found.values()):
-            ratios = (found["ozaki"][key] / found["langevin"][key] for key in ("ess_per_step", "ess_per_second"))
-            lines.append(f"{name:<14}ozaki / langevin: {next(ratios):.3g}× a step, {next(ratios):.3g}× a second")
-    return "\n".join(lines)
+    """Each sampler at its own best step size, and Ozaki's effective samples as multiples of Langevin's; dashes where no
+    step size of the grid has an allowed bias."""
+    rows = []
+    for name, target_rows in by_target.items():
+        langevin, ozaki = (best(target_rows, sampler) or {} for sampler in ("langevin", "ozaki"))
+        ratios = {}
+        if langevin and ozaki:
+            ratios = {f"{key}, ratio": ozaki[key] / langevin[key] for key in ("ess_per_step", "ess_per_second")}
+        rows.append({"density": name} | langevin | {"sampler": "langevin"})
+        rows.append({"density": name} | ozaki | {"sampler": "ozaki"} | ratios)
+    columns = {"density": "{}", "sampler": "{}", "step_size": "{:.4g}", "ess_per_step": "{:.4g}"}
+    columns |= {"ess_per_second": "{:.4g}", "r_hat": "{:.3f}", "bias": "{:.3f}"}
+    return table(rows, columns | {"ess_per_step, ratio": "{:.3g}×", "ess_per_second, ratio": "{:.3g}×"})
 
 
 def mixing_figure(by_target: dict[str, list[dict]]) -> Figure:
@@ -195,9 +186,10 @@ def mixing_figure(by_target: dict[str, list[dict]]) -> Figure:
         for sampler in ("langevin", "ozaki"):
             own = [row for row in rows if row["sampler"] == sampler and row["bias"] is not None]
             for axis, key in zip(column, ("ess_per_step", "bias"), strict=True):
-                axis.loglog([row["step_size"] for row in own], [row[key] for row in own], "o-", ms=3, label=sampler)
-        column[0].set(title=name, ylabel="effective samples a step")
-        column[1].set(xlabel="step size", ylabel="bias")
+                axis.plot([row["step_size"] for row in own], [row[key] for row in own], "o-", ms=3, label=sampler)
+        column[0].set(title=name, ylabel="effective samples a step", xscale="log", yscale="log")
+        column[1].set(xlabel="step size", ylabel="bias", xscale="log")
+        column[1].set_yscale("symlog", linthresh=ALLOWED_BIAS / 10)  # shows a bias of none
         for axis in column:
             axis.xaxis.set_minor_formatter(NullFormatter())
         column[1].axhline(ALLOWED_BIAS, color="gray", linestyle="--", linewidth=1)
@@ -206,7 +198,7 @@ def mixing_figure(by_target: dict[str, list[dict]]) -> Figure:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m experiments.mixing", description=__doc__)
+    parser = argument_parser("experiments.mixing", __doc__, seed=0, device=None)
     parser.add_argument("--targets", nargs="+", choices=[*TARGETS, "images"], default=[*TARGETS, "images"])
     parser.add_argument("--images", type=Path, default=Path("checkpoints/mnist_low_rank"), help="run folder of images")
     parser.add_argument("--chains", type=int, default=64)
@@ -217,10 +209,8 @@ def main(arguments: list[str] | None = None) -> None:
                         help="of images, in units of σ²")  # fmt: skip
     parser.add_argument("--max-exponent", type=float, default=0.0,
                         help="of the Ozaki step: 0 is Langevin's step in convex directions")  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default=None, help="of the networks")
     args = parser.parse_args(arguments)
-    device = world.join(args.device).device
+    device = distributed.join(args.device).device
     by_target = {}
     for name in args.targets:
         on_images = name == "images"
@@ -228,15 +218,12 @@ def main(arguments: list[str] | None = None) -> None:
         grid = args.image_grid if on_images else args.grid
         by_target[name] = mixing_of(target, grid, args.chains, args.share, args.max_exponent, args.seed)
         print(summarise({name: by_target[name]}), flush=True)
-    settings = {key: getattr(args, key) for key in ("chains", "share", "max_exponent", "seed", "images")} | {
-        "plane_sigma": PLANE_SIGMA,
-        "allowed_bias": ALLOWED_BIAS,
-    }
-    rows = [{"density": name} | row for name, rows in by_target.items() for row in rows]
-    path = save_table("mixing", rows, settings, device)
-    save_figure("mixing", mixing_figure(by_target))
-    print("\nEach at its own best step size:\n" + summarise(by_target))
-    print("written:", path, "and", path.with_suffix(".png"))
+    settings = {key: getattr(args, key) for key in ("chains", "share", "max_exponent", "seed", "images")}
+    settings |= {"plane_sigma": PLANE_SIGMA, "allowed_bias": ALLOWED_BIAS}
+    rows = [{"density": name} | row for name, target_rows in by_target.items() for row in target_rows]
+    path = save_table(args.results / "mixing.csv", rows, settings, device)
+    print(f"\nEach at its own best step size:\n{summarise(by_target)}")
+    print("written:", path, save_figure(args.results / "mixing.png", mixing_figure(by_target)))
 
 
 if __name__ == "__main__":

@@ -1,26 +1,32 @@
 """Which objective learns the best posterior covariance: `python -m experiments.objectives`.
 
 The same networks, data and number of steps for each objective; denoiser alone and its Jacobian as the
-baseline. Figures over the test set (those of the Jacobian over as many of its images as half a minute allows), mean ±
+baseline. Metrics over the test set (those of the Jacobian over as many of its images as half a minute allows), mean ±
 standard deviation over the seeds. A run that is already in the folder `--run` is not repeated, so an interrupted table
-goes on where it stopped.
+resumes where it stopped.
 """
 
-import argparse
-import json
-import statistics
 from pathlib import Path
 
-import configs
-import datasets
-import inference
-import models
-from configs import UserError
-from experiments.results import run, save_table
-from experiments.runs import figures_of, trained
-from runners import world
+import torch
 
-__all__ = ["METHODS", "figures", "summarise"]
+import configs
+import evaluation
+from configs import Config, UserError
+from experiments.harness import (
+    argument_parser,
+    image_test_set,
+    over_seeds,
+    print_progress,
+    run,
+    save_table,
+    table,
+    trained,
+)
+from models import Scores
+from runners.distributed import World, join
+
+__all__ = ["COLUMNS", "METHODS", "jacobian_metrics", "metrics_of", "summarise"]
 
 FREE, POSITIVE = "model.covariance=free", "model.covariance=positive"
 METHODS = {
@@ -35,67 +41,56 @@ DATA = {"digits": "digits_low_rank.yml", "mnist": "mnist_low_rank_shared.yml"}
 COLUMNS = ("mse", "captured_1", "captured_5", "captured_10", "trace_ratio", "negative_variances", "coverage_90")
 
 
-def figures(method: str, config_name: str, noise: float, seed: int, overrides: list[str], here: world.World, run: Path):
-    """The figures of one run, trained if its folder does not have them yet.
-
-    For `jacobian` they are those of `σ⁴∇s1 + σ²I`, s1 trained with DSM alone, on the test images of half a minute, and
-    the denoiser's error over all.
-    """
+def metrics_of(
+    method: str, config_name: str, noise: float, seed: int, overrides: list[str], world: World, run: Path
+) -> dict:
+    """The metrics of one run, trained if its folder does not have them yet; those of `jacobian` are its own."""
     runner_name, changes = METHODS[method]
     folder = run / f"{config_name.removesuffix('.yml')}_{method.replace(', ', '_')}_{noise:g}_{seed}"
-    given = {"runner": runner_name, "noise": noise, "seed": seed}
-    config = configs.load(configs.find(config_name), [*overrides, *changes], **given)
-    found = figures_of(trained(config, folder, here))
-    if method == "jacobian" and "captured_5" not in found:
-        s1, _, _ = models.load(folder, here.device)
-        data = datasets.load(config, "test", here.device)
-        jacobian = inference.jacobian_predictions(s1, data, noise, seed, seconds=30)
-        if not jacobian.variances:
-            raise UserError("the Jacobian of one image takes more than half a minute here; leave it out with --methods")
-        found |= jacobian.figures()
-        (folder / "metrics.json").write_text(json.dumps(found, indent=2) + "\n")
-    return found
+    file = configs.find(config_name)
+    config = configs.load(file, [*overrides, *changes], runner=runner_name, noise=noise, seed=seed)
+    if method == "jacobian":
+        return trained(config, folder, world, lambda scores: jacobian_metrics(scores, config, world.device))
+    return trained(config, folder, world)
+
+
+def jacobian_metrics(scores: Scores, config: Config, device: torch.device) -> dict:
+    """Those of `σ⁴∇s1 + σ²I`, on the test images of half a minute, and the denoiser's error over all.
+
+    Raises:
+        UserError: where half a minute is not enough for one image.
+    """
+    data = image_test_set(config, device)
+    jacobian = evaluation.jacobian_predictions(scores, data, config.seed, seconds=30)
+    if not jacobian.variances:
+        raise UserError("the Jacobian of one image takes more than half a minute here; leave it out with --methods")
+    return evaluation.denoising_metrics(scores, data, config.seed) | jacobian.metrics()
 
 
 def summarise(rows: list[dict]) -> str:
     """The table: a line for each noise level and method, mean ± standard deviation over its rows."""
-    lines = [f"{'σ':<6}{'objective':<16}" + "".join(f"{column:>20}" for column in COLUMNS)]
-    for noise, method in dict.fromkeys((row["noise"], row["method"]) for row in rows):
-        own = [row for row in rows if (row["noise"], row["method"]) == (noise, method)]
-        cells = []
-        for column in COLUMNS:
-            values = [row[column] for row in own]
-            spread = statistics.stdev(values) if len(values) > 1 else 0.0
-            cells.append(f"{statistics.mean(values):.4f} ± {spread:.4f}")
-        lines.append(f"{noise:<6g}{method:<16}" + "".join(f"{cell:>20}" for cell in cells))
-    return "\n".join(lines)
+    columns = {"noise": "{:g}", "method": "{}"} | dict.fromkeys(COLUMNS, "{:.4f}")
+    return table(over_seeds(rows, "noise", "method"), columns)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m experiments.objectives", description=__doc__)
+    shared = {"noise": [0.3, 0.5], "seeds": [0, 1, 2], "set": [], "device": None}
+    parser = argument_parser("experiments.objectives", __doc__, run=Path("runs/objectives"), **shared)
     parser.add_argument("--data", choices=DATA, default="digits")
-    parser.add_argument("--noise", type=float, nargs="+", default=[0.3, 0.5])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD",
                         help=", ".join(METHODS))  # fmt: skip
-    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
-    parser.add_argument("--device", default=None)
-    parser.add_argument("--run", type=Path, default=Path("runs/objectives"))
     args = parser.parse_args(arguments)
-    here = world.join(args.device)
+    world = join(args.device)
     rows = []
     for noise in args.noise:
         for method in args.methods:
             for seed in args.seeds:
-                found = figures(method, DATA[args.data], noise, seed, args.overrides, here, args.run)
-                rows.append({"noise": noise, "method": method, "seed": seed} | {k: found[k] for k in COLUMNS})
-                print(
-                    ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in rows[-1].items()),
-                    flush=True,
-                )
+                metrics = metrics_of(method, DATA[args.data], noise, seed, args.overrides, world, args.run)
+                rows.append({"noise": noise, "method": method, "seed": seed} | {key: metrics[key] for key in COLUMNS})
+                print_progress(rows[-1])
     print(summarise(rows))
     settings = {"config": DATA[args.data], "overrides": " ".join(args.overrides)}
-    print("written:", save_table(f"objectives_{args.data}", rows, settings, here.device))
+    print("written:", save_table(args.results / f"objectives_{args.data}.csv", rows, settings, world.device))
 
 
 if __name__ == "__main__":

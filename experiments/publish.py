@@ -10,7 +10,7 @@ from pathlib import Path
 
 import models
 from configs import UserError
-from experiments.results import run
+from experiments.harness import run
 from models import checkpoint
 
 __all__ = ["publish"]
@@ -23,16 +23,17 @@ def publish(folder: Path, target: Path) -> Path:
         the checkpoint's path.
 
     Raises:
-        UserError: where the run was not tested, or its checkpoint can't be read.
+        UserError: where the run was not tested, or its checkpoint cannot be read.
     """
     if not (folder / "metrics.json").is_file():
         raise UserError(f"{folder}: no metrics.json; run main.py --test first")
-    model, _ = models.load_model(folder)
+    network = models.load(folder).network
+    assert network is not None  # what is loaded from a folder has one
     (target / "ckpt").mkdir(parents=True, exist_ok=True)
     for name in ("config.yml", "environment.yml", "metrics.json"):
         shutil.copy(folder / name, target / name)
     path = target / "ckpt" / "checkpoint.pth"
-    checkpoint.write({"model": model.state_dict(), "ema": None}, path)
+    checkpoint.write({"model": network.state_dict(), "ema": None}, path)
     return path
 
 

@@ -6,35 +6,83 @@ subspace iteration on the denoiser from a random start until it converges. What 
 r = x − E[x|x̃], what trace it predicts, and what it costs for an image.
 """
 
-import argparse
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 import configs
-import datasets
+import evaluation
 import inference
-import losses
-import models
-from experiments.results import run, save_table
-from experiments.runs import trained
-from runners import world
+import linalg
+from experiments.harness import argument_parser, open_run, run, save_table, table, trained
+from models import Scores
+from runners import distributed
 
-__all__ = ["compare", "trained_on_digits"]
+__all__ = ["METHODS", "Leading", "compare", "summarise", "trained_on_digits"]
 
 COMPONENTS = 5
 BATCH = 20
 
 
-def trained_on_digits(run: Path, here: world.World, overrides: list[str]) -> Path:
-    """A run of `digits_low_rank.yml` on a shared trunk, trained where `run` does not have it."""
+@dataclass(frozen=True)
+class Leading:
+    """What a method says of the posterior at B noisy images.
+
+    Attributes:
+        directions: the leading principal components, `(B, D, COMPONENTS)`.
+        calls: of the network for each image, a product with its Jacobian counted as one; `(B,)`.
+        trace: of the covariance, `(B,)`; None where the method does not predict it.
+    """
+
+    directions: Tensor
+    calls: Tensor
+    trace: Tensor | None = None
+
+
+def by_head(scores: Scores, x: Tensor, generator: torch.Generator, refine: int = 0) -> Leading:
+    """The trained second order, refined by so many steps of subspace iteration."""
+    posterior = inference.posterior(scores, x)
+    _, directions = posterior.principal_components(COMPONENTS, refine)
+    calls = torch.full((len(x),), 1 + refine * COMPONENTS, device=x.device)
+    return Leading(directions, calls, None if refine else posterior.covariance.trace())
+
+
+def by_jacobian(scores: Scores, x: Tensor, generator: torch.Generator) -> Leading:
+    """The whole Jacobian of s1."""
+    covariance = scores.sigma**4 * linalg.jacobian(scores.s1, x, rows=8)  # of 20 images at a time: 2 GiB on MNIST
+    covariance.diagonal(dim1=1, dim2=2).add_(scores.sigma**2)
+    _, vectors = torch.linalg.eigh(covariance)
+    trace = covariance.diagonal(dim1=1, dim2=2).sum(1)
+    return Leading(vectors.flip(2)[:, :, :COMPONENTS], torch.full((len(x),), x.shape[1], device=x.device), trace)
+
+
+def by_iteration(scores: Scores, x: Tensor, generator: torch.Generator) -> Leading:
+    """Subspace iteration on the denoiser, from a random start until it converges."""
+    _, directions, calls = inference.denoiser_components(scores, x, COMPONENTS, generator=generator)
+    return Leading(directions, calls)
+
+
+METHODS: dict[str, Callable[[Scores, Tensor, torch.Generator], Leading]] = {
+    "ours": by_head,
+    "ours, refined once": partial(by_head, refine=1),
+    "ours, refined twice": partial(by_head, refine=2),
+    "Jacobian of s1": by_jacobian,
+    "subspace iteration": by_iteration,
+}
+
+
+def trained_on_digits(run: Path, world: distributed.World, overrides: list[str]) -> Path:
+    """The folder of a run of `digits_low_rank.yml` on a shared trunk, trained where `run` does not have it."""
     changes = ["model.trunk=shared", *overrides]
     config = configs.load(configs.find("digits_low_rank.yml"), changes, runner="LowRankHybridRunner", noise=0.5)
-    return trained(config, run / "digits_low_rank_shared", here)
+    folder = run / "digits_low_rank_shared"
+    trained(config, folder, world)
+    return folder
 
 
 def compare(folder: Path, count: int, device: torch.device, seed: int = 0) -> list[dict]:
@@ -50,110 +98,62 @@ def compare(folder: Path, count: int, device: torch.device, seed: int = 0) -> li
         rows with `images`, `method`, `captured_5`, `trace_ratio` (None where no trace is predicted), `calls` of the
         network, a product with its Jacobian counted as one, and `milliseconds`, an image both.
     """
-    s1, s2, config = models.load(folder, device)
-    sigma, data = config.noise, datasets.load(config, "test", device)
+    scores, _, data = open_run(folder, device, count)
     generator = torch.Generator(device).manual_seed(seed)
-    dimension = torch.Size(data.shape).numel()
-
-    def ours(x: Tensor, refine: int = 0):
-        found = inference.posterior(s1, s2, x, sigma)
-        _, directions = found.principal_components(COMPONENTS, refine)
-        return directions, found.covariance.trace(), torch.full((len(x),), 1 + refine * COMPONENTS, device=device)
-
-    def refined(steps: int) -> Callable:
-        def method(x: Tensor):
-            directions, _, calls = ours(x, steps)
-            return directions, None, calls
-
-        return method
-
-    def full_jacobian(x: Tensor):
-        covariance = sigma**4 * inference.jacobian(s1, x, rows=8)  # of 20 images at a time: 2 GiB on MNIST
-        covariance.diagonal(dim1=1, dim2=2).add_(sigma**2)
-        _, vectors = torch.linalg.eigh(covariance)
-        trace = covariance.diagonal(dim1=1, dim2=2).sum(1)
-        return vectors.flip(2)[:, :, :COMPONENTS], trace, torch.full((len(x),), dimension, device=device)
-
-    def iterated(x: Tensor):
-        _, directions, calls = inference.denoiser_components(s1, x, sigma, COMPONENTS, generator=generator)
-        return directions, None, calls
-
-    methods = {
-        "ours": ours,
-        "ours, refined once": refined(1),
-        "ours, refined twice": refined(2),
-        "Jacobian of s1": full_jacobian,
-        "subspace iteration": iterated,
-    }
     batches = []
-    some = replace(data, images=data.images[:count])
-    for p in inference.noisy_batches(some, sigma, seed, batch_size=BATCH):
+    for p in evaluation.noisy_batches(data, scores.sigma, seed, batch_size=BATCH):
         with torch.no_grad():
-            batches.append((p.inputs, p.clean - losses.posterior_mean(s1(p.inputs), p.inputs, sigma)))
+            mean = inference.posterior_mean(scores.s1(p.inputs), p.inputs, scores.sigma)
+        batches.append((p.inputs, p.clean - mean))
     energy = sum(float(residual.square().sum()) for _, residual in batches)
-    images = len(some)
     rows = []
-    for name, method in methods.items():
-        method(batches[0][0][:2])  # what is done once is not counted
+    for name, method in METHODS.items():
+        method(scores, batches[0][0][:2], generator)  # what is done once is not counted
         start = time.perf_counter()
-        found = [method(x) for x, _ in batches]
-        calls = sum(float(called.sum()) for _, _, called in found)  # waits for a GPU
+        results = [method(scores, x, generator) for x, _ in batches]
+        calls = sum(float(leading.calls.sum()) for leading in results)  # waits for a GPU
         seconds = time.perf_counter() - start
-        caught = traces = 0.0
-        for (directions, trace, _), (_, residual) in zip(found, batches, strict=True):
-            caught += float((directions.mT @ residual[:, :, None]).square().sum())
-            traces += 0.0 if trace is None else float(trace.sum())
+        captured = traces = 0.0
+        for leading, (_, residual) in zip(results, batches, strict=True):
+            captured += float((leading.directions.mT @ residual[:, :, None]).square().sum())
+            traces += 0.0 if leading.trace is None else float(leading.trace.sum())
         rows.append(
             {
-                "images": images,
+                "images": len(data),
                 "method": name,
-                "captured_5": caught / energy,
+                "captured_5": captured / energy,
                 "trace_ratio": energy / traces if traces else None,
-                "calls": calls / images,
-                "milliseconds": 1e3 * seconds / images,
+                "calls": calls / len(data),
+                "milliseconds": 1e3 * seconds / len(data),
             }
         )
     return rows
 
 
 def summarise(rows: list[dict]) -> str:
-    """The table, the methods of each data set one below the other."""
-    head = f"{'data':<8}{'images':>7}  {'method':<22}{'captured_5':>11}{'trace_ratio':>12}"
-    lines = [head + f"{'calls':>8}{'ms':>9}{'faster':>9} (an image each; faster than subspace iteration)"]
-    for row in rows:
-        slow = next(
-            other["milliseconds"]
-            for other in rows
-            if (other["data"], other["method"]) == (row["data"], "subspace iteration")
-        )
-        trace = "–" if row["trace_ratio"] is None else f"{row['trace_ratio']:.3f}"
-        lines.append(
-            f"{row['data']:<8}{row['images']:>7}  {row['method']:<22}{row['captured_5']:>11.3f}{trace:>12}"
-            f"{row['calls']:>8.0f}{row['milliseconds']:>9.2f}{slow / row['milliseconds']:>8.1f}×"
-        )
-    return "\n".join(lines)
+    """The table, the methods of each data set one below the other; calls and times for an image, and how many times
+    faster than subspace iteration."""
+    slowest = {row["data"]: row["milliseconds"] for row in rows if row["method"] == "subspace iteration"}
+    columns = {"data": "{}", "images": "{:d}", "method": "{}", "captured_5": "{:.3f}", "trace_ratio": "{:.3f}"}
+    columns |= {"calls": "{:.0f}", "milliseconds": "{:.2f}", "faster": "{:.1f}×"}
+    return table([row | {"faster": slowest[row["data"]] / row["milliseconds"]} for row in rows], columns)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m experiments.uncertainty", description=__doc__)
+    shared = {"seed": 0, "set": [], "device": None}
+    parser = argument_parser("experiments.uncertainty", __doc__, run=Path("runs/uncertainty"), **shared)
     parser.add_argument("--mnist", type=Path, default=Path("checkpoints/mnist_low_rank"), help="run folder of MNIST")
     parser.add_argument("--data", nargs="+", choices=("digits", "mnist"), default=["digits", "mnist"])
     parser.add_argument("--images", type=int, default=20, help="test images of each")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE",
-                        help="of the run on the digits")  # fmt: skip
-    parser.add_argument("--device", default=None)
-    parser.add_argument("--run", type=Path, default=Path("runs/uncertainty"))
     args = parser.parse_args(arguments)
-    here = world.join(args.device)
+    world = distributed.join(args.device)
     rows = []
     for name in args.data:
-        folder = trained_on_digits(args.run, here, args.overrides) if name == "digits" else args.mnist
-        found = compare(folder, args.images, here.device, args.seed)
-        rows += [{"data": name} | row for row in found]
+        folder = trained_on_digits(args.run, world, args.overrides) if name == "digits" else args.mnist
+        rows += [{"data": name} | row for row in compare(folder, args.images, world.device, args.seed)]
     print(summarise(rows))
     settings = {"components": COMPONENTS, "batch": BATCH, "seed": args.seed, "mnist": args.mnist}
-    print("written:", save_table("uncertainty", rows, settings, here.device))
+    print("written:", save_table(args.results / "uncertainty.csv", rows, settings, world.device))
 
 
 if __name__ == "__main__":

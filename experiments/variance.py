@@ -5,20 +5,18 @@ of each step (that of `centered_vr` with its weight, so that the scatter of a cu
 the error against the exact s2 along the way.
 """
 
-import argparse
 from pathlib import Path
 
 from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import configs
-from experiments.results import run, save_figure, save_table
-from experiments.runs import trained
-from runners import world
+from experiments.harness import SECOND_ORDER, argument_parser, run, save_figure, save_table, trained
+from runners import distributed
 
-__all__ = ["OBJECTIVES", "curve", "picture"]
+__all__ = ["METHODS", "curve", "picture"]
 
-OBJECTIVES = {"d2sm": "dsm", "d2sm_vr": "dsm_vr", "centered_vr": "centered_vr", "jacobian matching": "jacobian"}
+METHODS = ("d2sm", "d2sm_vr", "centered_vr", "jacobian matching")
 
 
 def curve(folder: Path, name: str) -> tuple[list[int], list[float]]:
@@ -43,29 +41,29 @@ def picture(folders: dict[str, Path]) -> Figure:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m experiments.variance", description=__doc__)
-    parser.add_argument("--noise", type=float, default=0.01)
+    shared = {"noise": 0.01, "seed": 0, "device": None}
+    parser = argument_parser("experiments.variance", __doc__, run=Path("runs/variance"), **shared)
     parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default=None)
-    parser.add_argument("--run", type=Path, default=Path("runs/variance"))
     args = parser.parse_args(arguments)
-    here = world.join(args.device)
+    world = distributed.join(args.device)
     changes = [
         *("model.trunk=shared", "model.ngf=128", "model.ema_rate=0.99", "batch_size=128", "lr=0.003"),
         *("data.size=12800", "save_interval=3", "print_every=1", f"max_steps={args.steps}"),
     ]
+    file = configs.find("synthetic/normal.yml")
     folders, rows = {}, []
-    for name, loss in OBJECTIVES.items():
-        given = {"runner": "SyntheticRunner", "noise": args.noise, "seed": args.seed}
-        config = configs.load(configs.find("synthetic/normal.yml"), [*changes, f"loss={loss}"], **given)
-        folder = args.run / f"{loss}_{args.noise:g}_{args.seed}"
-        folders[name] = trained(config, folder, here, evaluate=lambda model: {})  # its curves have the errors
+    for name in METHODS:
+        loss = SECOND_ORDER[name]
+        overrides = [*changes, f"loss={loss}"]
+        config = configs.load(file, overrides, runner="SyntheticRunner", noise=args.noise, seed=args.seed)
+        folders[name] = args.run / f"{loss}_{args.noise:g}_{args.seed}"
+        trained(config, folders[name], world, measure=lambda scores: {})  # its curves have the errors
         steps, errors = curve(folders[name], "test/relative_s2_error")
         rows += [{"objective": name, "step": s, "relative_error": e} for s, e in zip(steps, errors, strict=True)]
         print(f"{name:<20} relative error of s2 after {steps[-1]} steps: {errors[-1]:.4g}", flush=True)
     used = {"noise": args.noise, "seed": args.seed, "overrides": " ".join(changes)}
-    print("written:", save_table("variance", rows, used, here.device), save_figure("variance", picture(folders)))
+    written = save_table(args.results / "variance.csv", rows, used, world.device)
+    print("written:", written, save_figure(args.results / "variance.png", picture(folders)))
 
 
 if __name__ == "__main__":

@@ -1,57 +1,34 @@
-"""Every experiment at its smallest: what it writes and what it says, not how good the figures are."""
+"""Every experiment at its smallest: what it writes and what it says, not how good the numbers are."""
 
 import csv
 import importlib
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
-import configs
 import datasets
 import experiments.all
-from experiments import accuracy, components, mixing, publish, runs, speed, uncertainty
-from runners import world
+import models
+from configs import UserError
+from experiments import accuracy, mixing, publish, uncertainty
+from models import Scores
 
 ROOT = Path(__file__).parents[2]
 DIGITS = str(ROOT / "checkpoints/digits_low_rank")
 SMALLEST = {
-    "accuracy": [
-        "--data",
-        "normal",
-        "--budget",
-        "8",
-        "--points",
-        "500",
-        "--noise",
-        "0.1",
-        "--seeds",
-        "0",
-        "--lrs",
-        "0.001",
-    ],
-    "variance": ["--steps", "20"],
-    "objectives": ["--noise", "0.5", "--seeds", "0", "--methods", "jacobian", "centered", "--set", "max_steps=10"],
-    "uncertainty": ["--data", "digits", "--images", "20", "--set", "max_steps=10"],
-    "mixing": [
-        "--targets",
-        "normal_2",
-        "images",
-        "--images",
-        DIGITS,
-        "--share",
-        "0.05",
-        "--chains",
-        "4",
-        "--grid",
-        "0.5",
-    ],
-    "ellipses": ["--steps", "20", "--densities", "gaussians"],
-    "diagonals": ["--data", "digits", "--noise", "0.5", "--steps", "10"],
-    "components": ["--model", DIGITS, "--images", "3", "--components", "2"],
-    "trajectories": ["--model", DIGITS, "--images", "3", "--steps", "5", "--shown", "1", "3"],
-    "speed": ["eval", "--only", "digits_low_rank.yml", "--device", "cpu"],
+    "accuracy": "--data normal --methods 'jacobian of dsm' d2sm_vr --budget 8 --points 50 --noise 0.1 --seeds 0 "
+    "--lrs 0.001",
+    "variance": "--steps 20",
+    "objectives": "--noise 0.5 --seeds 0 --methods jacobian centered --set max_steps=10 --set model.ngf=8",
+    "uncertainty": "--data digits --images 20 --set max_steps=10 --set model.ngf=8",
+    "mixing": f"--targets normal_2 images --images {DIGITS} --share 0.05 --chains 4 --grid 0.5",
+    "ellipses": "--steps 20 --densities gaussians",
+    "diagonals": "--data digits --noise 0.5 --steps 10",
+    "components": f"--model {DIGITS} --images 3 --components 2",
+    "trajectories": f"--model {DIGITS} --images 3 --steps 5 --shown 1 3",
 }
 WRITES = {
     "accuracy": {"accuracy.csv", "accuracy.png"},
@@ -63,20 +40,16 @@ WRITES = {
     "diagonals": {"diagonals.csv", "diagonals_digits.png"},
     "components": {"components.png", "components_refined.png", "walks.png"},
     "trajectories": {"trajectories.png", "trajectories_images.png"},
-    "speed": {"speed_eval.csv"},
 }
 
 
 @pytest.mark.parametrize("name", SMALLEST)
 def test_experiment_writes_its_results(tmp_path, monkeypatch, capsys, name):
-    two_ways = [("by differentiation", "jacobian s2", 4), ("by the head", "s2", 4)]
-    digits = {("digits_low_rank.yml", "LowRankHybridRunner"): {"s2": two_ways}}
-    monkeypatch.setattr(speed, "eval_tables", lambda: digits)
     monkeypatch.chdir(tmp_path)
-    importlib.import_module(f"experiments.{name}").main(SMALLEST[name])
-    assert {path.name for path in Path("results").iterdir()} == WRITES[name]
+    importlib.import_module(f"experiments.{name}").main([*shlex.split(SMALLEST[name]), "--results", "tables"])
+    assert {path.name for path in Path("tables").iterdir()} == WRITES[name]
     assert "written:" in capsys.readouterr().out
-    for path in Path("results").glob("*.csv"):
+    for path in Path("tables").glob("*.csv"):
         lines = path.read_text().splitlines()
         comments = [line for line in lines if line.startswith("#")]
         assert {"# machine", "# versions"} <= {line.partition(":")[0] for line in comments}
@@ -86,65 +59,31 @@ def test_experiment_writes_its_results(tmp_path, monkeypatch, capsys, name):
 def test_all_runs_each_with_quick_results_apart(monkeypatch):
     called = []
     for name in experiments.all.FULL:
-        module = importlib.import_module(f"experiments.{name}")
+        module = importlib.import_module(name if "." in name else f"experiments.{name}")
         monkeypatch.setattr(module, "main", lambda call, name=name: called.append((name, call)))
-    monkeypatch.setattr(experiments.results, "FOLDER", Path("results"))
     monkeypatch.setattr(experiments.all, "NEEDED", {"digits_low_rank.yml": {"accuracy"}})
     experiments.all.main([])
-    assert called == [(name, call) for name, calls in experiments.all.FULL.items() for call in calls]
-    assert Path("results") == experiments.results.FOLDER
+    full = [(name, call) for name, calls in experiments.all.FULL.items() for call in calls]
+    assert called == [(name, [*call, "--results", "results"]) for name, call in full]
     called.clear()
     experiments.all.main(["--quick", "--only", "variance"])
-    assert [name for name, _ in called] == ["variance"]
-    assert Path("results/quick") == experiments.results.FOLDER
-    assert set(experiments.all.QUICK) == set(experiments.all.FULL) == set(SMALLEST)
+    assert called == [("variance", [*experiments.all.QUICK["variance"][0], "--results", "results/quick"])]
+    benchmarks = {"benchmarks.losses", "benchmarks.training", "benchmarks.evaluation"}
+    assert set(experiments.all.QUICK) == set(experiments.all.FULL) == set(SMALLEST) | benchmarks
 
 
 def test_accuracy_of_the_exact_score_is_perfect_and_of_nothing_is_one():
     config = accuracy.settings("normal", "centered", 0.1, 1e-3, 0, 10, [])
-    law = datasets.DENSITIES["normal"](100)
-
-    class Exact(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.scale = torch.nn.Parameter(torch.ones(()))
-
-        def forward(self, x):
-            return self.s1(x), None
-
-        def s1(self, x):
-            return self.scale * law.s1(x, 0.1)
-
-    model = Exact()
-    assert accuracy.error(model, config, 500, 0, diagonal=False)["relative_error"] < 1e-6
-    model.scale.data.zero_()
-    assert accuracy.error(model, config, 500, 0, diagonal=True)["relative_error"] == pytest.approx(1)
-
-
-def test_a_run_of_other_settings_is_not_taken(tmp_path):
-    overrides, given = ["max_steps=2", "save_interval=1000"], {"runner": "UnetDSMRunner", "noise": 0.5}
-    here = world.join("cpu")
-    config = configs.load(configs.find("digits_dsm.yml"), overrides, **given)
-    for _ in range(2):  # the second time it is there
-        folder = runs.trained(config, tmp_path / "run", here, evaluate=lambda model: {"a": 1})
-    assert runs.figures_of(folder) == {"a": 1}
-    other = configs.load(configs.find("digits_dsm.yml"), ["max_steps=3", "model.ngf=8"], **given)
-    with pytest.raises(configs.UserError, match="a run with another max_steps, save_interval, model; name another"):
-        runs.trained(other, tmp_path / "run", here)
-    with pytest.raises(configs.UserError, match="tested on other points; name another"):
-        runs.trained(config, tmp_path / "run", here, tested={"points": 3})
-
-
-def test_a_mistake_is_one_line(capsys):
-    with pytest.raises(SystemExit) as ended:
-        experiments.results.run(lambda: components.main(["--model", "nowhere"]))
-    assert ended.value.code == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    exact = datasets.DENSITIES["normal"](100).at(0.1)
+    first_order, nothing = Scores(0.1, exact.s1), Scores(0.1, lambda x: 0 * exact.s1(x))
+    for scores in (exact, first_order):
+        assert accuracy.error(scores, config, 500, 0, diagonal=False)["relative_error"] < 1e-6
+    assert accuracy.error(nothing, config, 500, 0, diagonal=True)["relative_error"] == pytest.approx(1)
 
 
 def test_every_method_has_the_same_evaluations():
     steps = {m: accuracy.settings("normal", m, 0.1, 1e-3, 0, 1200, []).max_steps for m in accuracy.METHODS}
-    assert {steps[m] * accuracy.METHODS[m][2] for m in steps} == {1200}
+    assert {steps[m] * accuracy.evaluations(m) for m in steps} == {1200}
 
 
 def test_best_step_size_must_be_unbiased_enough():
@@ -174,11 +113,8 @@ def test_comparison_counts_calls_and_captures_most_with_the_best_directions():
 
 
 def test_published_checkpoint_is_small_and_the_same(tmp_path):
-    from configs import UserError
-    from models import load_model
-
     path = publish.publish(Path(DIGITS), tmp_path / "again")
-    ours, theirs = load_model(tmp_path / "again")[0], load_model(DIGITS)[0]
+    ours, theirs = models.load(tmp_path / "again").network, models.load(DIGITS).network
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert torch.equal(a, b)
     assert path.stat().st_size < 8 * 2**20

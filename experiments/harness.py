@@ -1,0 +1,245 @@
+"""What all experiments share: start and arguments, finished runs, printed tables, results as CSV and pictures."""
+
+import argparse
+import csv
+import importlib.metadata
+import json
+import platform
+import statistics
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+import configs
+import datasets
+import models
+import runners
+from configs import Config, UserError
+from datasets import ImageData
+from losses import OBJECTIVES
+from models import Scores
+from runners import run_folder
+from runners.distributed import World
+from runners.metrics import read_metrics
+
+__all__ = [
+    "SECOND_ORDER",
+    "argument_parser",
+    "image_test_set",
+    "machine",
+    "open_run",
+    "over_seeds",
+    "print_progress",
+    "run",
+    "save_figure",
+    "save_table",
+    "table",
+    "trained",
+]
+
+SHARED: dict[str, dict[str, Any]] = {
+    "device": {"help": "cuda, cuda:N, mps or cpu; the best of this machine where it is left out"},
+    "run": {"type": Path, "help": "folder of the runs; a run that is there is not repeated"},
+    "seed": {"type": int},
+    "seeds": {"type": int},
+    "noise": {"type": float, "help": "σ, in the units of the data"},
+    "set": {"action": "append", "dest": "overrides", "metavar": "KEY=VALUE", "help": "of every run's configuration"},
+}
+"""The arguments that several experiments have."""
+
+NAMES = {"dsm": "d2sm", "dsm_vr": "d2sm_vr", "jacobian": "jacobian matching"}
+SECOND_ORDER = {NAMES.get(name, name): name for name in OBJECTIVES[2]}
+"""The objectives of both orders, by the names that tables and pictures give them."""
+
+
+def argument_parser(module: str, description: str | None, **defaults: Any) -> argparse.ArgumentParser:
+    """The parser of an experiment: `--results`, and those of the shared arguments for which there is a default.
+
+    Args:
+        module: as `python -m` knows it.
+        description: of the experiment.
+        defaults: of the arguments of `SHARED`, by their names; one whose default is a list takes several values.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
+    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of the tables and pictures")
+    for name, default in defaults.items():
+        several: dict[str, Any] = {}
+        if isinstance(default, list) and "action" not in SHARED[name]:
+            several["nargs"] = "+"
+        parser.add_argument(f"--{name}", default=default, **SHARED[name], **several)
+    return parser
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs an experiment as a program: a user's mistake is one line and exit code 2, as in `main.py`."""
+    torch.set_float32_matmul_precision("high")
+    try:
+        main()
+    except UserError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+# --- runs ---
+
+
+def open_run(
+    folder: Path, device: torch.device | str = "cpu", count: int | None = None
+) -> tuple[Scores, Config, ImageData]:
+    """The scores of a run folder or checkpoint at its own noise level, its configuration, and its test images, or the
+    first `count` of them.
+
+    Raises:
+        UserError: where the run cannot be read; see also `image_test_set`.
+    """
+    model = models.load(folder, device)
+    config = model.config
+    assert config is not None  # what is loaded from a folder has one
+    return model.at(config.noise), config, image_test_set(config, device, count)
+
+
+def image_test_set(config: Config, device: torch.device | str = "cpu", count: int | None = None) -> ImageData:
+    """The test images of a configuration, or the first `count` of them.
+
+    Raises:
+        UserError: where they cannot be read, the data set is not one of images, or those of the first cannot be taken
+            alone because it is a folder of files.
+    """
+    data = datasets.load(config, "test", device)
+    if not isinstance(data, ImageData):
+        raise UserError(f"data.dataset: images are expected, not {config.data.dataset}")
+    if count is None:
+        return data
+    if not isinstance(data.images, Tensor):
+        raise UserError(f"data.dataset: a data set in memory is expected, not {config.data.dataset}")
+    return replace(data, images=data.images[:count])
+
+
+def trained(
+    config: Config,
+    folder: Path,
+    world: World,
+    measure: Callable[[Scores], dict] | None = None,
+    settings: dict | None = None,
+) -> dict:
+    """The metrics of a finished run. It is trained and tested where it is not there yet, and one that was interrupted
+    resumes from its checkpoint: an experiment called again goes through what is left of it.
+
+    Args:
+        config: of the run.
+        folder: where it is, or is to be.
+        world: the device.
+        measure: from its scores to the experiment's own metrics, kept in `experiment.json`; without it those of
+            `--test`.
+        settings: of `measure`, kept beside its metrics.
+
+    Raises:
+        UserError: where the folder holds a run of another configuration, or one that was measured otherwise.
+    """
+    if (folder / "config.yml").exists():
+        saved, expected = configs.load(folder / "config.yml").model_dump(), config.model_dump()
+        if different := [key for key in expected if saved[key] != expected[key]]:
+            raise UserError(f"{folder}: a run with another {', '.join(different)}; name another folder with --run")
+    settings = settings or {}
+    own = folder / "experiment.json"
+    if not (folder / "metrics.json" if measure is None else own).exists():
+        assert config.runner is not None
+        runner = runners.get(config.runner)(config, folder, world, folder / "images")
+        if not (interrupted := (folder / "ckpt" / "checkpoint.pth").exists()):
+            run_folder.create(folder, config, folder / "images", ask=False)
+        runner.train(resume=interrupted)
+        if measure is None:
+            runner.test()
+        else:
+            metrics = measure(models.load(folder, world.device).at(config.noise))
+            own.write_text(json.dumps(metrics | settings, indent=2) + "\n")
+    metrics = read_metrics(folder) if measure is None else json.loads(own.read_text())
+    if not settings.items() <= metrics.items():
+        raise UserError(f"{folder}: measured on other points; name another folder with --run")
+    return metrics
+
+
+# --- tables and pictures ---
+
+
+def print_progress(row: dict) -> None:
+    """A row in a line, as soon as it is known."""
+    print(", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
+
+
+def over_seeds(rows: list[dict], *keys: str) -> list[dict]:
+    """A row for each combination of the values of `keys`, in which every other column is the list of its values."""
+    groups: dict[tuple, list[dict]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+    return [
+        dict(zip(keys, values, strict=True)) | {k: [row[k] for row in group] for k in group[0] if k not in keys}
+        for values, group in groups.items()
+    ]
+
+
+def table(rows: list[dict], columns: dict[str, str]) -> str:
+    """Rows as lines of text under a heading.
+
+    Args:
+        rows: values by column; a list of numbers is shown as mean ± standard deviation, None or nothing as a dash.
+        columns: the columns to show, each with the template of its values for `str.format`; those of `"{}"` stand to
+            the left.
+    """
+
+    def cell(value: Any, template: str) -> str:
+        if value is None:
+            return "–"
+        if isinstance(value, list):
+            spread = statistics.stdev(value) if len(value) > 1 else 0.0
+            return f"{template.format(statistics.mean(value))} ± {template.format(spread)}"
+        return template.format(value)
+
+    lines = [list(columns), *([cell(row.get(key), template) for key, template in columns.items()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    sides = ["<" if template == "{}" else ">" for template in columns.values()]
+    return "\n".join(
+        "  ".join(f"{text:{side}{width}}" for text, side, width in zip(line, sides, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def machine(device: torch.device) -> str:
+    """The machine in words."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def save_table(path: Path, rows: list[dict], settings: dict, device: torch.device) -> Path:
+    """Writes a CSV: the settings, versions and machine as comments, then the rows.
+
+    Returns:
+        its path.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    versions = ", ".join(f"{package} {importlib.metadata.version(package)}" for package in ("torch", "numpy"))
+    with path.open("w", newline="") as file:
+        for key, value in (settings | {"machine": machine(device), "versions": versions}).items():
+            file.write(f"# {key}: {value}\n")
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def save_figure(path: Path, figure: Figure) -> Path:
+    """Writes a picture.
+
+    Returns:
+        its path.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    return path
