@@ -34,6 +34,21 @@ class _Gram(torch.autograd.Function):
         return (beta @ symmetric).addcmul_(beta, rows_gradient[:, :, None], value=2)
 
 
+class _SquaredRows(torch.autograd.Function):
+    """The row sums of β∘β, whose gradient is one pass over β."""
+
+    @staticmethod
+    def forward(ctx: Any, beta: Tensor) -> Tensor:
+        ctx.save_for_backward(beta)
+        return beta.square().sum(2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (beta,) = ctx.saved_tensors
+        return beta * (2 * gradient)[:, :, None]
+
+
 @dataclass(frozen=True, eq=False)
 class DiagonalPlusLowRank(SymmetricMatrix):
     """A batch of B matrices `M = diag(α) + ββᵀ`, D×D each, of any dtype, on any device.
@@ -125,8 +140,8 @@ class DiagonalPlusLowRank(SymmetricMatrix):
 
     def diagonal(self) -> Tensor:
         """The diagonal of M, `α + Σ_i β_i²`, `(B, D)`; next to nothing where `squared_norm` has been asked for before,
-        with gradients."""
-        return self.alpha + (self._gram[1] if "_gram" in self.__dict__ else self.beta.square().sum(2))
+        with gradients. Its own gradient cannot be differentiated again."""
+        return self.alpha + (self._gram[1] if "_gram" in self.__dict__ else _SquaredRows.apply(self.beta))
 
     def dense(self) -> Tensor:
         return torch.diag_embed(self.alpha) + self.beta @ self.beta.mT
