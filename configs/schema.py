@@ -22,6 +22,7 @@ from pydantic import (
 
 __all__ = ["Config", "DataConfig", "ModelConfig"]
 
+UNUSED: dict[str, Any] = {"unused": True}
 HEADS = {"UnetDSMRunner": "none", "LowRankHybridRunner": "low_rank", "DoubleDiagonalHybridRunner": "diagonal"}
 """The second order of the runners that have one only; `SyntheticRunner` takes any."""
 
@@ -57,7 +58,7 @@ Loss = Annotated[StrictStr, _one_of("losses", "OBJECTIVE_NAMES")]
 
 def unused(default: Any) -> Any:
     """A published key without effect."""
-    return Field(default, json_schema_extra={"unused": True}, description="Accepted; has no effect.")
+    return Field(default, json_schema_extra=UNUSED, description="Accepted; has no effect.")
 
 
 class Section(BaseModel):
@@ -160,5 +161,5 @@ class Config(Section):
             prefix + name
             for prefix, section in (("", self), ("model.", self.model), ("data.", self.data))
             for name, field in type(section).model_fields.items()
-            if name in section.model_fields_set and (field.json_schema_extra or {}).get("unused")
+            if name in section.model_fields_set and field.json_schema_extra == UNUSED
         ]

@@ -32,9 +32,11 @@ def denoise(
 
     Raises:
         UserError: where a file or the checkpoint cannot be read, or the model has no scores at σ.
-        ValueError: where an array does not fit the model.
+        ValueError: where an array does not fit the model, or that is not one of images.
     """
     model = models.load(model) if isinstance(model, str | Path) else model
+    if len(model.shape) != 3:
+        raise ValueError(f"a model of points of shape {model.shape}, not of images")
     shape = model.shape
     if sigma is None:
         if model.sigmas[0] != model.sigmas[1]:

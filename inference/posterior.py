@@ -43,7 +43,7 @@ class Posterior:
     def __len__(self) -> int:
         return len(self.mean)
 
-    def __getitem__(self, rows) -> "Posterior":
+    def __getitem__(self, rows: slice | list[int] | Tensor) -> "Posterior":
         """The posteriors of some of the points: a slice, a list of numbers, or a mask."""
         return Posterior(self.mean[rows], self.covariance[rows], self.noisy[rows], self.scores, self.floor)
 

@@ -6,6 +6,7 @@ of them, so that runs compare.
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Protocol
 
@@ -191,6 +192,7 @@ def annealed_langevin(
         raise ValueError(f"noise levels {list(sigmas)}; descending ones are expected")
     chains = []
     for number, sigma in enumerate(sigmas):
+        counted = None if callback is None else partial(_count_from, number * steps, callback)
         result = langevin(
             model.at(sigma),
             x,
@@ -198,7 +200,7 @@ def annealed_langevin(
             steps,
             seed=None if seed is None else seed + number,
             keep_every=keep_every,
-            callback=callback and (lambda step, x, done=number * steps: callback(done + step, x)),
+            callback=counted,
             progress=progress,
         )
         if isinstance(result, Tensor):
@@ -207,6 +209,10 @@ def annealed_langevin(
             x, chain = result
             chains.append(chain)
     return x if keep_every is None else (x, torch.cat(chains))
+
+
+def _count_from(first: int, callback: Callback, step: int, x: Tensor) -> None:
+    callback(first + step, x)
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 from models.loading import load
 from models.mlp import MLP
-from models.networks import NETWORKS, SeparateNetworks, SharedNetwork, build
+from models.networks import NETWORKS, Networks, SeparateNetworks, SharedNetwork, build
 from models.refinenet import RefineNet
 from models.scores import ScoreModel, Scores, from_denoiser, score_model
 from models.second_order import DiagonalHead, LowRankHead
@@ -12,6 +12,7 @@ __all__ = [
     "NETWORKS",
     "DiagonalHead",
     "LowRankHead",
+    "Networks",
     "RefineNet",
     "ScoreModel",
     "Scores",

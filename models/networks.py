@@ -11,7 +11,7 @@ from models.mlp import MLP
 from models.refinenet import RefineNet
 from models.second_order import DiagonalHead, LowRankHead, second_order_score, windows
 
-__all__ = ["NETWORKS", "SeparateNetworks", "SharedNetwork", "build"]
+__all__ = ["NETWORKS", "Networks", "SeparateNetworks", "SharedNetwork", "build"]
 
 
 class SeparateNetworks(nn.Module):
@@ -63,6 +63,9 @@ class SharedNetwork(nn.Module):
         return self(x)[1]
 
 
+Networks = SeparateNetworks | SharedNetwork
+
+
 def _refinenet(shape: tuple[int, ...], width: int, outputs: int) -> RefineNet:
     if len(shape) != 3 or shape[1] != shape[2]:
         raise UserError(f"model.network: refinenet takes square images, not points of shape {shape}; mlp takes any")
@@ -78,7 +81,7 @@ NETWORKS: dict[str, Callable[[tuple[int, ...], int, int], nn.Module]] = {"refine
 """From the shape of a point, a width and the number k of values for each entry to a network `(B, D)` → `(B, k·D)`."""
 
 
-def build(config: Config, shape: tuple[int, ...]) -> SeparateNetworks | SharedNetwork:
+def build(config: Config, shape: tuple[int, ...]) -> Networks:
     """Fresh networks for a configuration.
 
     Args:

@@ -6,12 +6,13 @@ kept them. Every name of a state dict begins with `module.`; those of a shadow d
 """
 
 import re
+from collections.abc import Callable
 
 from torch import Tensor
 
 __all__ = ["refinenet_state", "translate_checkpoint"]
 
-RENAMED = [
+RENAMED: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"^begin_conv\.", "begin."),
     (r"^end_conv\.", "end."),
     (r"^normalizer\.", "norm."),

@@ -63,6 +63,7 @@ class ResidualBlock(nn.Module):
         self.conv1 = conv3(inputs, hidden, dilation)
         self.norm2 = InstanceNormPlus(hidden)
         self.conv2 = conv3(hidden, outputs, dilation)
+        self.shortcut: nn.Module
         if self.pooled:
             self.shortcut = nn.Conv2d(inputs, outputs, 1)
         elif down or inputs != outputs:
@@ -103,13 +104,13 @@ class Fusion(nn.Module):
 
     def forward(self, features: list[Tensor]) -> Tensor:
         size = features[0].shape[2:]
-        total = 0
+        parts = []
         for x, norm, conv in zip(features, self.norms, self.convs, strict=True):
             h = conv(norm(x))
             if h.shape[2:] != size:
                 h = F.interpolate(h, size=size, mode="bilinear", align_corners=True)
-            total = total + h
-        return total
+            parts.append(h)
+        return sum(parts[1:], start=parts[0])
 
 
 class ChainedPooling(nn.Module):

@@ -4,10 +4,11 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from configs import Config, UserError
 from linalg import SymmetricMatrix
+from models.networks import Networks
 
 __all__ = ["ScoreModel", "Scores", "from_denoiser", "score_model"]
 
@@ -61,7 +62,7 @@ class ScoreModel:
         sigmas: tuple[float, float],
         shape: tuple[int, ...],
         config: Config | None = None,
-        network: nn.Module | None = None,
+        network: Networks | None = None,
     ):
         self._at, self.sigmas, self.shape, self.config, self.network = at, sigmas, tuple(shape), config, network
 
@@ -86,7 +87,7 @@ class ScoreModel:
         return self._at(sigma)
 
 
-def score_model(network: nn.Module, config: Config, shape: tuple[int, ...]) -> ScoreModel:
+def score_model(network: Networks, config: Config, shape: tuple[int, ...]) -> ScoreModel:
     """The scores that a network gives, at the noise level of its configuration.
 
     Args:

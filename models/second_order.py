@@ -13,12 +13,12 @@ __all__ = ["DiagonalHead", "LowRankHead", "second_order_score", "windows"]
 FLOOR = 1e-6
 
 
-def second_order_score(alpha: Tensor, beta: Tensor | None, covariance: str, sigma: float) -> DiagonalPlusLowRank:
+def second_order_score(alpha: Tensor, beta: Tensor, covariance: str, sigma: float) -> DiagonalPlusLowRank:
     """s2 from what the networks give.
 
     Args:
         alpha: `(B, D)`.
-        beta: `(B, D, r)`, or None where s2 is diagonal.
+        beta: `(B, D, r)`, r = 0 where s2 is diagonal.
         covariance: `"free"`: s2 = diag(alpha) + beta·betaᵀ, as published. `"positive"`: the networks
             give the posterior covariance, `Cov = σ² (diag(softplus(alpha)) + beta·betaᵀ / r)`, and
             `s2 = (Cov − σ² I) / σ⁴`: no predicted variance can be negative, and values of order one are
@@ -31,8 +31,7 @@ def second_order_score(alpha: Tensor, beta: Tensor | None, covariance: str, sigm
     if covariance == "positive":
         # The floor outlives the rounding of σ⁴ s2 + σ² in float32.
         alpha = (F.softplus(alpha) + FLOOR - 1) / sigma**2
-        if beta is not None and beta.shape[-1]:
-            beta = beta / (sigma * beta.shape[-1] ** 0.5)
+        beta = beta / (sigma * max(1, beta.shape[-1]) ** 0.5)
     return DiagonalPlusLowRank(alpha, beta)
 
 
@@ -50,7 +49,8 @@ class DiagonalHead(nn.Module):
         self.diagonal = diagonal
 
     def forward(self, x: Tensor) -> DiagonalPlusLowRank:
-        return second_order_score(self.diagonal(x), None, self.covariance, self.sigma)
+        alpha = self.diagonal(x)
+        return second_order_score(alpha, alpha.new_zeros(*alpha.shape, 0), self.covariance, self.sigma)
 
 
 class LowRankHead(nn.Module):

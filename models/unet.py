@@ -14,6 +14,7 @@ TPAMI 2022 (DRUNet); Shi et al., CVPR 2016 (pixel shuffle).
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -82,7 +83,7 @@ class TimeEmbedding(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         angles = t[:, None] * self.frequencies
-        h = torch.cat([angles.sin(), angles.cos()], dim=1).to(self.dense[0].weight.dtype)
+        h = torch.cat([angles.sin(), angles.cos()], dim=1).to(next(self.parameters()).dtype)
         return self.dense[1](F.silu(self.dense[0](h)))
 
 
@@ -126,6 +127,9 @@ class Upsample(nn.Module):
 
 class DDPMLevel(nn.Module):
     """The blocks of one resolution, each followed by attention where there is any."""
+
+    downsample: nn.Module
+    upsample: nn.Module
 
     def __init__(self, inputs: Sequence[int], outputs: int, embedding: int, attention: bool, dropout: float):
         super().__init__()
@@ -214,7 +218,7 @@ class DDPMUNet(nn.Module):
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         embedded = self.temb(t)
         kept = [self.conv_in(pad_to_multiple(x, self.multiple))]
-        for number, level in enumerate(self.down):
+        for number, level in enumerate(cast(list[DDPMLevel], self.down)):
             for block in range(len(level.block)):
                 kept.append(level.step(block, kept[-1], embedded))
             if number < len(self.down) - 1:
@@ -222,7 +226,7 @@ class DDPMUNet(nn.Module):
 
         h = self.mid(kept[-1], embedded)
 
-        for number, level in reversed(list(enumerate(self.up))):
+        for number, level in reversed(list(enumerate(cast(list[DDPMLevel], self.up)))):
             for block in range(len(level.block)):
                 h = level.step(block, torch.cat([h, kept.pop()], dim=1), embedded)
             if number > 0:
@@ -267,7 +271,7 @@ class Norm(nn.Module):
         if self.affine is None:
             self.weight = nn.Parameter(torch.zeros(2, channels))
         else:
-            nn.init.zeros_(self.affine.bias)
+            self.affine.bias.data.zero_()
 
     def forward(self, x: Tensor, embedded: Tensor | None = None) -> Tensor:
         if self.affine is None:
@@ -380,7 +384,7 @@ class UNet(nn.Module):
         self.norm_out = Norm(width, math.gcd(8, width) + embedding if level_bypass else 0)
         self.conv_out = conv3(width, outputs)
         nn.init.normal_(self.conv_out.weight, std=last_scale / math.sqrt(9 * width))
-        nn.init.zeros_(self.conv_out.bias)
+        nn.init.constant_(cast(Tensor, self.conv_out.bias), 0)
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         embedded = None

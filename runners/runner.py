@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Generic, TypeVar, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import datasets
 import linalg
@@ -14,7 +14,7 @@ import losses
 import models
 from configs import Config, UserError
 from datasets import DensityData, ImageData
-from models import Scores
+from models import Networks, Scores
 from runners import training
 from runners.distributed import World
 from runners.metrics import write_metrics
@@ -153,7 +153,7 @@ class Runner(Generic[Data]):
 
     # --- test ---
 
-    def scores_of(self, network: nn.Module) -> Scores:
+    def scores_of(self, network: Networks) -> Scores:
         """The scores of networks of this configuration, at its noise level."""
         return models.score_model(network, self.config, self.test_data.shape).at(self.config.noise)
 

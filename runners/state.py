@@ -4,16 +4,17 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import models
 from configs import Config, UserError
 from linalg import SymmetricMatrix
-from models import checkpoint
+from models import Networks, checkpoint
 from runners import random_state
 from runners.distributed import World
 
@@ -94,9 +95,9 @@ class TrainingState:
         self.position += 1
 
     @property
-    def averaged(self) -> nn.Module:
+    def averaged(self) -> Networks:
         """The networks with their averaged weights, where there are any."""
-        return self.network if self.average is None else self.average.module
+        return self.network if self.average is None else cast(Networks, self.average.module)
 
     # --- checkpoints ---
 
