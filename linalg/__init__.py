@@ -4,22 +4,26 @@ from linalg.dense import Dense, as_matrix
 from linalg.diagonal_plus_low_rank import DiagonalPlusLowRank
 from linalg.functions import apply_by_eigenvectors, phi
 from linalg.jacobian import Jacobian, hutchinson_diagonal, jacobian, jacobian_product, jacobian_rows
-from linalg.krylov import block_krylov, lanczos, subspace_iteration
+from linalg.krylov import block_krylov, conjugate_gradients, lanczos, lanczos_eigenpairs, subspace_iteration
 from linalg.matrix import SymmetricMatrix
+from linalg.tapered import TaperedLowRank
 
 __all__ = [
     "Dense",
     "DiagonalPlusLowRank",
     "Jacobian",
     "SymmetricMatrix",
+    "TaperedLowRank",
     "apply_by_eigenvectors",
     "as_matrix",
     "block_krylov",
+    "conjugate_gradients",
     "hutchinson_diagonal",
     "jacobian",
     "jacobian_product",
     "jacobian_rows",
     "lanczos",
+    "lanczos_eigenpairs",
     "phi",
     "subspace_iteration",
 ]

@@ -1,5 +1,5 @@
-"""What products with a matrix alone can tell: eigenpairs by block Krylov and by subspace iteration, and functions of
-the matrix by Lanczos' method."""
+"""What products with a matrix alone can tell: eigenpairs by block Krylov, by subspace iteration and by Lanczos' method,
+functions of the matrix by that method, and solves by conjugate gradients."""
 
 import warnings
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["block_krylov", "lanczos", "subspace_iteration"]
+__all__ = ["block_krylov", "conjugate_gradients", "lanczos", "lanczos_eigenpairs", "subspace_iteration"]
 
 CHECKED_EVERY = 4
 
@@ -163,6 +163,110 @@ def lanczos(
         warnings.warn(f"{products} products leave f(M)v with an error of {error:.1e}", RuntimeWarning, stacklevel=2)
     used = torch.stack(basis[: coefficients.shape[2]], dim=3)
     return torch.einsum("bdnm,bnm->bdn", used, coefficients.to(used) * length[:, :, None])
+
+
+@torch.no_grad()
+def lanczos_eigenpairs(
+    matrix: Multiplies, start: Tensor, k: int, tolerance: float, max_products: int = 200
+) -> tuple[Tensor, Tensor]:
+    """The k largest eigenvalues and their eigenvectors from the Krylov space of one vector, orthogonalised in full.
+
+    It takes the fewest products for a given accuracy, but knows one vector of a multiple eigenvalue, and none that
+    the start is orthogonal to; where that matters, see `block_krylov`.
+
+    Args:
+        matrix: M, B of them.
+        start: `(B, D)`.
+        k: how many.
+        tolerance: until `‖Mv − λv‖ ≤ tolerance·max|λ|`, which is known without a product; looked at every four.
+        max_products: at most so many, and never more than D; a `RuntimeWarning` says that they were not enough.
+
+    Returns:
+        values `(B, k)`, descending, and orthonormal vectors `(B, D, k)`; without gradients.
+
+    Source: Saad, *Numerical Methods for Large Eigenvalue Problems*, 1992, chapter 6.
+    """
+    products = min(max_products, start.shape[1])
+    basis = start.new_empty(len(start), products, start.shape[1])
+    tridiagonal = start.new_zeros(len(start), products, products)
+    noise = torch.randn(start.shape[1], generator=torch.Generator().manual_seed(1)).to(start).expand_as(start)
+    newest, length = start, start.norm(dim=1)
+    scale = torch.zeros_like(length)
+    for m in range(products):
+        ended = length <= 10 * torch.finfo(start.dtype).eps * scale  # an invariant space: go on outside of it
+        if ended.any():
+            outside = _orthogonal(_orthogonal(noise, basis[:, :m])[0], basis[:, :m])[0]
+            newest = torch.where(ended[:, None], outside, newest)
+        basis[:, m] = newest / newest.norm(dim=1, keepdim=True)
+        if m:
+            tridiagonal[:, m, m - 1] = torch.where(ended, 0, length)
+        image = matrix @ basis[:, m]
+        scale = torch.maximum(scale, image.norm(dim=1))
+        newest, along = _orthogonal(image, basis[:, : m + 1])
+        tridiagonal[:, m, m] = along[:, m]
+        newest, _ = _orthogonal(newest, basis[:, : m + 1])  # once is not orthogonal enough in floating point
+        length = newest.norm(dim=1)
+        if m + 1 == products or (m + 1 >= 2 * k and (m + 1) % CHECKED_EVERY == 0):
+            values, mixing = torch.linalg.eigh(tridiagonal[:, : m + 1, : m + 1])
+            residual = length[:, None] * mixing[:, m, -k:].abs()
+            error = float(
+                (residual / values.abs().amax(1, keepdim=True).clamp(min=torch.finfo(values.dtype).tiny)).max()
+            )
+            if error <= tolerance or m + 1 == start.shape[1]:
+                break
+    else:
+        warnings.warn(f"eigenpairs to {error:.1e} of the largest, not to {tolerance:.1e}", RuntimeWarning, stacklevel=4)
+    return values[:, -k:].flip(1), basis[:, : m + 1].mT @ mixing[:, :, -k:].flip(2)
+
+
+def _orthogonal(vectors: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
+    """Vectors `(B, D)` less their part along a basis `(B, m, D)`, and its coefficients `(B, m)`."""
+    along = basis @ vectors[:, :, None]
+    return vectors - (basis.mT @ along)[:, :, 0], along[:, :, 0]
+
+
+@torch.no_grad()
+def conjugate_gradients(
+    matrix: Multiplies, v: Tensor, diagonal: Tensor, tolerance: float | None = None, max_products: int = 1000
+) -> Tensor:
+    """`M⁻¹ v` of positive definite M by products with it, preconditioned by its diagonal.
+
+    Args:
+        matrix: M, B of them.
+        v: `(B, D, k)`.
+        diagonal: of M, or what comes near it, positive, `(B, D)`.
+        tolerance: until `‖v − M x‖ ≤ tolerance·‖v‖` for each; by default 10 times the machine precision. The residual
+            is the one that the method carries along.
+        max_products: at most so many; a `RuntimeWarning` says that they were not enough.
+
+    Returns:
+        `(B, D, k)`, without gradients.
+
+    Source: Hestenes and Stiefel 1952; Saad, *Iterative Methods for Sparse Linear Systems*, 2003, algorithm 9.1.
+    """
+    tolerance = 10 * torch.finfo(v.dtype).eps if tolerance is None else tolerance
+    limit = tolerance * v.norm(dim=1, keepdim=True)
+    inverse = 1 / diagonal[:, :, None]
+    solution, residual = torch.zeros_like(v), v
+    direction = inverse * residual
+    energy = (residual * direction).sum(1, keepdim=True)
+    for _ in range(max_products):
+        if (residual.norm(dim=1, keepdim=True) <= limit).all():
+            return solution
+        image = matrix @ direction
+        step = _ratio(energy, (direction * image).sum(1, keepdim=True))
+        solution, residual = solution + step * direction, residual - step * image
+        preconditioned = inverse * residual
+        before, energy = energy, (residual * preconditioned).sum(1, keepdim=True)
+        direction = preconditioned + _ratio(energy, before) * direction
+    error = float(_ratio(residual.norm(dim=1), v.norm(dim=1)).max())
+    warnings.warn(f"{max_products} products leave M⁻¹v with a residual of {error:.1e}", RuntimeWarning, stacklevel=3)
+    return solution
+
+
+def _ratio(a: Tensor, b: Tensor) -> Tensor:
+    """a/b, 0 where b is."""
+    return a / torch.where(b == 0, 1, b)
 
 
 def _unit(vectors: Tensor, length: Tensor) -> Tensor:

@@ -1,13 +1,16 @@
 """What every kind of matrix can do, against its dense form in float64."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 import linalg
-from linalg import Dense, DiagonalPlusLowRank, Jacobian, SymmetricMatrix, phi
+from linalg import Dense, DiagonalPlusLowRank, Jacobian, SymmetricMatrix, TaperedLowRank, phi
 
 BATCH = 3
-KINDS = ["rank 0", "rank 1", "rank 5", "dense", "Jacobian"]
+KINDS = ["rank 0", "rank 1", "rank 5", "rank 4, tapered", "dense", "Jacobian"]
+SHAPES = {7: (1, 1, 7), 60: (3, 4, 5)}  # of images of D entries
 FORMS = ["plain", "scaled", "indefinite"]
 close = torch.testing.assert_close
 
@@ -16,13 +19,28 @@ def normal(*shape: int, seed: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+def tapers(ranges: torch.Tensor, shape: tuple[int, int, int]) -> torch.Tensor:
+    """`exp(−d²/2ℓ²)` between every two entries of an image, `(r, D, D)`."""
+    grid = torch.meshgrid(*(torch.arange(size, dtype=torch.float64) for size in shape), indexing="ij")
+    places = torch.stack(grid[1:], dim=-1).view(-1, 2)  # whatever the channel
+    return torch.exp(-(places[:, None] - places).square().sum(2) * ranges[:, None, None] ** -2 / 2)
+
+
+def low_rank(beta: torch.Tensor, taper: torch.Tensor | float = 1.0) -> torch.Tensor:
+    return (torch.einsum("bdr,ber->brde", beta, beta) * taper).sum(1)
+
+
 def make(kind: str, dimension: int, dtype: torch.dtype) -> tuple[SymmetricMatrix, torch.Tensor]:
     """A positive definite matrix of the kind, and its dense form in float64."""
     if kind.startswith("rank"):
         alpha = normal(BATCH, dimension, seed=0).abs() + 0.1
-        beta = normal(BATCH, dimension, int(kind[-1]), seed=1) / dimension**0.5
+        beta = normal(BATCH, dimension, int(kind[5]), seed=1) / dimension**0.5
+        if kind.endswith("tapered"):
+            ranges = torch.tensor([0.7, 2.0, 2.0, torch.inf], dtype=torch.float64)
+            matrix = TaperedLowRank(alpha.to(dtype), beta.to(dtype), ranges.to(dtype), SHAPES[dimension])
+            return matrix, torch.diag_embed(alpha) + low_rank(beta, tapers(ranges, SHAPES[dimension]))
         matrix = DiagonalPlusLowRank(alpha.to(dtype), beta.to(dtype) if beta.numel() else None)
-        return matrix, torch.diag_embed(alpha) + torch.einsum("bdr,ber->bde", beta, beta)
+        return matrix, torch.diag_embed(alpha) + low_rank(beta)
     root = normal(BATCH, dimension, dimension, seed=2) / dimension**0.5
     if kind == "dense":
         dense = root @ root.mT + 0.1 * torch.eye(dimension, dtype=torch.float64)
@@ -261,10 +279,11 @@ def test_inner_products(case, near, other_kind, dimension, dtype):
 @pytest.mark.parametrize("dtype", [torch.float64])
 def test_gradients_are_those_of_the_dense_formulas(kind, dimension, dtype):
     matrix, _ = make(kind, dimension, dtype)
-    parts = [matrix.matrix] if kind == "dense" else [matrix.alpha, matrix.beta]
+    names = [name for name in ("matrix", "alpha", "beta", "ranges") if hasattr(matrix, name)]
     v, _ = block(dimension, dtype)
     other = make("dense", dimension, dtype)[0]
     pairs = {
+        "product": (lambda m: m @ v, lambda d: d @ v),
         "inner": (lambda m: m.inner(other), lambda d: (d * other.matrix).sum((1, 2))),
         "squared norm": (lambda m: m.squared_norm(), lambda d: d.square().sum((1, 2))),
         "quadratic": (lambda m: m.quadratic(v), lambda d: torch.einsum("bik,bij,bjk->bk", v, d, v)),
@@ -276,9 +295,13 @@ def test_gradients_are_those_of_the_dense_formulas(kind, dimension, dtype):
     }
 
     def gradients(function, of_dense: bool):
-        leaves = [part.clone().requires_grad_() for part in parts]
-        dense = leaves[0] if kind == "dense" else torch.diag_embed(leaves[0]) + leaves[1] @ leaves[1].mT
-        values = function(dense if of_dense else type(matrix)(*leaves))
+        leaves = [getattr(matrix, name).clone().requires_grad_() for name in names]
+        if kind == "dense":
+            dense = leaves[0]
+        else:
+            taper = tapers(leaves[2], SHAPES[dimension]) if kind.endswith("tapered") else 1.0
+            dense = torch.diag_embed(leaves[0]) + low_rank(leaves[1], taper)
+        values = function(dense if of_dense else replace(matrix, **dict(zip(names, leaves, strict=True))))
         weights = torch.linspace(0.5, 2, values.numel(), dtype=dtype).view(values.shape)
         return torch.autograd.grad((weights * values).sum(), leaves, allow_unused=True, materialize_grads=True)
 
