@@ -51,7 +51,7 @@ class Perturbation:
                 "perturb with antithetic=True or with_clean=True and evaluate at all of .inputs"
             )
         start = self.points.index(point) * batch
-        return values[start : start + batch]
+        return values if len(values) == batch else values[start : start + batch]
 
 
 def perturb(

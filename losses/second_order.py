@@ -5,6 +5,7 @@ target `T(v) = (vvᵀ − I)/σ²`, whose mean given x̃ is what M is to become;
 `½‖M‖² − ⟨T, M⟩`. `ψ = s2 + s1s1ᵀ` is never formed: `‖ψ‖² = ‖s2‖² + 2 s1ᵀs2s1 + ‖s1‖⁴`.
 """
 
+import torch
 from torch import Tensor
 
 from linalg import SymmetricMatrix, as_matrix
@@ -29,7 +30,8 @@ def d2sm(s1: Tensor, s2: Matrix, p: Perturbation) -> Tensor:
 
     Source: Meng et al. 2021, theorem 1 and section 3 (D2SM).
     """
-    return _psi_regression(p.at("plus", s1), p.at("plus", as_matrix(s2)), p.noise, p).mean()
+    squared_norm, on_target = _psi(p.at("plus", s1), p.at("plus", as_matrix(s2)), p)
+    return (squared_norm / 2 - on_target).mean()
 
 
 def d2sm_vr(s1: Tensor, s2: Matrix, p: Perturbation) -> Tensor:
@@ -48,10 +50,9 @@ def d2sm_vr(s1: Tensor, s2: Matrix, p: Perturbation) -> Tensor:
 
     Source: Meng et al. 2021, section 4 (D2SM-VR).
     """
-    s2 = as_matrix(s2)
-    plus, minus, clean = ((p.at(point, s1), p.at(point, s2)) for point in ("plus", "minus", "clean"))
-    z = p.noise
-    return (_psi_regression(*plus, z, p) + _psi_regression(*minus, z, p) + 2 * _psi_on_target(*clean, z, p)).mean()
+    squared_norm, on_target = _psi(s1, as_matrix(s2), p)
+    noisy = sum(p.at(point, squared_norm) / 2 - p.at(point, on_target) for point in ("plus", "minus"))
+    return (noisy + 2 * p.at("clean", on_target)).mean()
 
 
 def d2sm_centered(s1: Tensor, s2: Matrix, p: Perturbation, weight: Tensor | None = None) -> Tensor:
@@ -72,10 +73,10 @@ def d2sm_centered(s1: Tensor, s2: Matrix, p: Perturbation, weight: Tensor | None
 
     Source: Lu et al., ICML 2022, arXiv 2206.08265 (the error-bounded objective), for noise that is Gaussian.
     """
-    s2 = as_matrix(s2)
-    weight = s1.new_ones(len(s2)) if weight is None else weight
+    at_noisy = p.at("plus", as_matrix(s2))
     e = (p.noise + p.sigma * p.at("plus", s1)).detach()
-    return (p.at("plus", weight) * _regression(p.at("plus", s2), e, p)).mean()
+    value = at_noisy.squared_norm() / 2 - _on_target(at_noisy, e, p)
+    return (value if weight is None else p.at("plus", weight) * value).mean()
 
 
 def d2sm_centered_vr(s1: Tensor, s2: Matrix, p: Perturbation, weight: Tensor | None = None) -> Tensor:
@@ -99,11 +100,13 @@ def d2sm_centered_vr(s1: Tensor, s2: Matrix, p: Perturbation, weight: Tensor | N
     Source: ours; the two ideas it joins are those of `d2sm_vr` and `d2sm_centered`.
     """
     s2 = as_matrix(s2)
-    weight = s1.new_ones(len(s2)) if weight is None else weight
-    plus = _regression(p.at("plus", s2), (p.noise + p.sigma * p.at("plus", s1)).detach(), p)
-    minus = _regression(p.at("minus", s2), (-p.noise + p.sigma * p.at("minus", s1)).detach(), p)
-    clean = _on_target(p.at("clean", s2), p.noise, p)
-    return (p.at("plus", weight) * plus + p.at("minus", weight) * minus + 2 * p.at("clean", weight) * clean).mean()
+    e_plus = p.noise + p.sigma * p.at("plus", s1)
+    e_minus = -p.noise + p.sigma * p.at("minus", s1)
+    squared_norm, on_target = s2.squared_norm(), _on_target(s2, torch.cat([e_plus, e_minus, p.noise]).detach(), p)
+    if weight is not None:
+        squared_norm, on_target = weight * squared_norm, weight * on_target
+    noisy = sum(p.at(point, squared_norm) / 2 - p.at(point, on_target) for point in ("plus", "minus"))
+    return (noisy + 2 * p.at("clean", on_target)).mean()
 
 
 def jacobian_matching(s2: Matrix, v: Tensor, product: Tensor) -> Tensor:
@@ -125,28 +128,23 @@ def jacobian_matching(s2: Matrix, v: Tensor, product: Tensor) -> Tensor:
     return (as_matrix(s2).matvec(v) - product.detach()).square().sum(1).mean() / 2
 
 
-def _regression(m: SymmetricMatrix, v: Tensor, p: Perturbation) -> Tensor:
-    """`½‖M − T(v)‖²` without its constant, `(B,)`."""
-    return m.squared_norm() / 2 - _on_target(m, v, p)
+def _psi(s1: Tensor, s2: SymmetricMatrix, p: Perturbation) -> tuple[Tensor, Tensor]:
+    """`‖ψ‖²` and `⟨T(z), ψ⟩` at all points of s2, `(n·B,)` each. All at once: a product for each point by itself, and a
+    gradient of the size of s2 for each, cost more."""
+    s1, z = s1[: len(s2)], p.noise.repeat(len(s2) // len(p.noise), 1)
+    of_z, of_s1 = s2.quadratic(torch.stack([z, s1], dim=2)).unbind(1)
+    length = s1.square().sum(1)
+    squared_norm = s2.squared_norm() + 2 * of_s1 + length.square()
+    return squared_norm, (of_z - s2.trace() + (s1 * z).sum(1).square() - length) / _variance(p, len(s2))
 
 
 def _on_target(m: SymmetricMatrix, v: Tensor, p: Perturbation) -> Tensor:
-    """`⟨T(v), M⟩`, `(B,)`."""
-    return (m.quadratic(v) - m.trace()) / _variance(p)
+    """`⟨T(v), M⟩`, `(n·B,)`."""
+    return (m.quadratic(v) - m.trace()) / _variance(p, len(m))
 
 
-def _psi_regression(s1: Tensor, s2: SymmetricMatrix, v: Tensor, p: Perturbation) -> Tensor:
-    """`½‖ψ − T(v)‖²` without its constant, `(B,)`."""
-    squared_norm = s2.squared_norm() + 2 * s2.quadratic(s1) + s1.square().sum(1).square()
-    return squared_norm / 2 - _psi_on_target(s1, s2, v, p)
-
-
-def _psi_on_target(s1: Tensor, s2: SymmetricMatrix, v: Tensor, p: Perturbation) -> Tensor:
-    """`⟨T(v), ψ⟩`, `(B,)`."""
-    on_square = ((s1 * v).sum(1).square() - s1.square().sum(1)) / _variance(p)
-    return _on_target(s2, v, p) + on_square
-
-
-def _variance(p: Perturbation) -> float | Tensor:
-    """σ², a number or `(B,)`."""
-    return p.sigma.square().flatten() if isinstance(p.sigma, Tensor) else p.sigma**2
+def _variance(p: Perturbation, count: int) -> float | Tensor:
+    """σ², a number or that of `count` points."""
+    if isinstance(p.sigma, Tensor) and p.sigma.ndim:
+        return p.sigma.square().flatten().repeat(count // len(p.sigma))
+    return p.sigma**2
