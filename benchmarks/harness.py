@@ -46,7 +46,10 @@ def peak_memory(call: Callable[[], Any], device: torch.device) -> int:
 
 
 def in_own_process(function: Callable[..., Result], *arguments: Any) -> Result:
-    """What `function` returns when a fresh process calls it, so that its peak of memory stands alone."""
+    """What `function` returns when a fresh process calls it, so that its peak of memory stands alone.
+
+    On Linux a process begins with the peak of the one that started it: that one must stay small itself.
+    """
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, spawn, torch.set_float32_matmul_precision, ("high",)) as pool:
         return pool.submit(function, *arguments).result()

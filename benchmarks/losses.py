@@ -100,15 +100,15 @@ def loss_cost(name: str, size: tuple[int, int, int], dense: bool, device_name: s
         value = objective(p, heads[0], s2.dense() if dense else s2, **needs)["second_order"]
         torch.autograd.grad(value, heads, allow_unused=True)
 
-    memory = peak_memory(call, device)
     with FlopCounterMode(display=False) as counter:
-        call()
+        memory = peak_memory(call, device)
     seconds = measure(call, device, 1 if dense else repeats)
     return Cost(seconds, memory, counter.get_total_flops(), sum(head.nbytes for head in heads))
 
 
-def rates(size: tuple[int, int, int], device: torch.device, repeats: int) -> Rates:
+def rates(size: tuple[int, int, int], device_name: str, repeats: int) -> Rates:
     """What the machine does in float32: products of the shapes of a loss `(B, D, r)`, large ones, and copies."""
+    device = torch.device(device_name)
 
     def product_rate(batch: int, rows: int, inner: int) -> float:
         a = torch.randn(batch, rows, inner, device=device)
@@ -167,7 +167,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"second-order losses, value and gradient, on {machine(device)}")
     rows = []
     for size in args.sizes:
-        machine_rates = rates(size, device, args.repeats)
+        machine_rates = in_own_process(rates, size, str(device), args.repeats)
         batched = "" if machine_rates.batched is None else f"batched products {machine_rates.batched / 1e9:.0f}, "
         large = f"large ones {machine_rates.large / 1e9:.0f} GFLOP/s"
         print(f"{size}: {batched}{large}, copies {machine_rates.bandwidth / 1e9:.1f} GB/s", flush=True)
