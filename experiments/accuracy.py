@@ -124,9 +124,9 @@ def summarise(rows: list[dict]) -> str:
     cells = over_seeds(rows, "data", "noise", "method", "lr")
     means = {(cell["data"], cell["noise"], cell["method"]): statistics.mean(cell["relative_error"]) for cell in cells}
     for cell in cells:
-        density = cell["data"], cell["noise"]
-        if baseline := means.get((*density, BASELINE)):
-            cell["of_baseline"] = means[(*density, cell["method"])] / baseline
+        data, noise = cell["data"], cell["noise"]
+        if baseline := means.get((data, noise, BASELINE)):
+            cell["of_baseline"] = means[data, noise, cell["method"]] / baseline
     columns = {"data": "{}", "noise": "{:g}", "method": "{}", "lr": "{:g}", "error": "{:.4g}"}
     return table(cells, columns | {"relative_error": "{:.4f}", "of_baseline": "{:.2f}"})
 

@@ -190,6 +190,7 @@ def mixing_figure(by_target: dict[str, list[dict]]) -> Figure:
         column[0].set(title=name, ylabel="effective samples a step", xscale="log", yscale="log")
         column[1].set(xlabel="step size", ylabel="bias", xscale="log")
         column[1].set_yscale("symlog", linthresh=ALLOWED_BIAS / 10)  # shows a bias of none
+        column[1].set_ylim(bottom=0)
         for axis in column:
             axis.xaxis.set_minor_formatter(NullFormatter())
         column[1].axhline(ALLOWED_BIAS, color="gray", linestyle="--", linewidth=1)

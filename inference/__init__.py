@@ -1,7 +1,7 @@
 """What scores are for: the posterior of a clean point given the noisy one, and sampling."""
 
-from inference.denoise import denoise
-from inference.posterior import Posterior, posterior
+from inference.pictures import denoise
+from inference.posteriors import Posterior, posterior
 from inference.samplers import DivergedError, annealed_langevin, langevin, langevin_step, ozaki, ozaki_step
 from inference.subspace import denoiser_components
 from inference.tweedie import posterior_covariance, posterior_mean

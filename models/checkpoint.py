@@ -66,5 +66,5 @@ def read_latest(folder: Path, device: torch.device | str = "cpu") -> tuple[Any, 
         if not previous.exists():
             raise
         state = read(previous, device)
-        log.warning("%s; going on from the one before it, %s", error, previous)
+        log.warning("%s; taking the one before it, %s", error, previous)
         return state, previous
