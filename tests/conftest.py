@@ -7,6 +7,8 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads of one process wait for each other where others are busy
+
 import numpy as np
 import pytest
 import torch

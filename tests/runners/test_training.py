@@ -20,15 +20,15 @@ import models
 from models import checkpoint
 from runners.metrics import read_metrics
 from tests.conftest import ROOT
+from tests.runners.processes import start
 
 TINY = [
     *("--runner", "UnetDSMRunner", "--config", "digits_dsm.yml", "--device", "cpu", "--doc", "tiny"),
-    *("--set", "model.ngf=4", "--set", "batch_size=128", "--set", "max_epochs=3", "--set", "print_every=1"),
-    *("--set", "data.random_flip=true", "--set", "model.ema_rate=0.9"),
+    *("--set", "model.ngf=4", "--set", "batch_size=128", "--set", "max_epochs=2", "--set", "print_every=1"),
+    *("--set", "data.random_flip=true", "--set", "model.ema_rate=0.9", "--set", "lr=0.002"),
 ]
 SAME_RUN = ["--runner", "UnetDSMRunner", "--doc", "tiny", "--device", "cpu"]
-STEPS = 3 * (1438 // 128)
-STOPPING = Path(__file__).parent / "stopping.py"
+STEPS = 2 * (1438 // 128)
 
 
 def read(folder, name: str = "checkpoint.pth") -> dict:
@@ -48,35 +48,28 @@ def same(a, b) -> bool:
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
-    """A run that nothing disturbed, its folder and its output."""
+    """The folder of a run that nothing disturbed, in a process of its own."""
     folder = tmp_path_factory.mktemp("unbroken")
-    done = process(folder, ROOT / "main.py", *TINY, "--noise", "0.5", "--ni", "--comment", "a note")
-    assert done.returncode == 0, done.stderr
-    return folder, done
-
-
-def process(folder, *arguments: object) -> subprocess.CompletedProcess:
-    """A Python process of its own, to its end."""
-    call = [sys.executable, *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(call, cwd=folder, env=environment, capture_output=True, text=True)
+    code, _, err = start(folder, *TINY, "--noise", "0.5", "--ni", "--comment", "a note").end()
+    assert (code, err) == (0, "")
+    return folder
 
 
 class TestAFinishedRun:
     def test_folder(self, unbroken):
-        folder = unbroken[0] / "runs/logs/tiny"
+        folder = unbroken / "runs/logs/tiny"
         files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
         events = {name for name in files if name.startswith("tensorboard/events")}
         assert len(events) == 1
         assert files - events == {
             *("config.yml", "environment.yml", "stdout.txt", "ckpt/checkpoint.pth", "ckpt/checkpoint_previous.pth"),
-            *("ckpt/checkpoint_3.pth", "images/denoised_3.png", "images/source_3.png"),
+            *("ckpt/checkpoint_2.pth", "images/denoised_2.png", "images/source_2.png"),
         }
 
     def test_it_can_be_traced_back(self, unbroken):
-        folder = unbroken[0] / "runs/logs/tiny"
+        folder = unbroken / "runs/logs/tiny"
         config = yaml.safe_load((folder / "config.yml").read_text())
-        kept = {"noise": 0.5, "seed": 1234, "comment": "a note", "runner": "UnetDSMRunner", "max_epochs": 3}
+        kept = {"noise": 0.5, "seed": 1234, "comment": "a note", "runner": "UnetDSMRunner", "max_epochs": 2}
         assert config.items() >= kept.items()
         environment = yaml.safe_load((folder / "environment.yml").read_text())
         assert environment["packages"]["torch"] == torch.__version__.split("+")[0]
@@ -85,18 +78,17 @@ class TestAFinishedRun:
         assert environment["git_commit"] == (commit.stdout.strip() or None)
 
     def test_log(self, unbroken):
-        folder, done = unbroken
-        log = (folder / "runs/logs/tiny/stdout.txt").read_text()
+        log = (unbroken / "runs/logs/tiny/stdout.txt").read_text()
         assert f"step {STEPS}/{STEPS}" in log
         assert "images/s" in log
         assert "0:00:00 left" in log
-        assert f"step {STEPS}/{STEPS}" in done.stdout  # no terminal, so the lines take the bar's place
-        assert done.stderr == ""
+        out = (unbroken / "out.txt").read_text()
+        assert f"step {STEPS}/{STEPS}" in out  # no terminal, so the lines take the bar's place
 
     def test_curves(self, unbroken):
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-        events = EventAccumulator(str(unbroken[0] / "runs/logs/tiny/tensorboard"), size_guidance={"scalars": 0})
+        events = EventAccumulator(str(unbroken / "runs/logs/tiny/tensorboard"), size_guidance={"scalars": 0})
         events.Reload()
         losses = events.Scalars("train/loss")
         assert [event.step for event in losses] == list(range(1, STEPS + 1))
@@ -104,12 +96,12 @@ class TestAFinishedRun:
         assert set(events.Tags()["images"]) == {"source", "denoised"}
 
     def test_pictures(self, unbroken):
-        with Image.open(unbroken[0] / "runs/logs/tiny/images/denoised_3.png") as image:
+        with Image.open(unbroken / "runs/logs/tiny/images/denoised_2.png") as image:
             assert image.size == (398, 398)  # six times six digits of 64 pixels, two between
             assert image.convert("L").getextrema()[1] > 200
 
     def test_test(self, unbroken, command, tmp_path):
-        shutil.copytree(unbroken[0] / "runs", tmp_path / "runs")
+        shutil.copytree(unbroken / "runs", tmp_path / "runs")
         done = command(*SAME_RUN, "--test")
         assert done.returncode == 0, done.stderr
         metrics = read_metrics(tmp_path / "runs/logs/tiny")
@@ -123,8 +115,8 @@ class TestAFinishedRun:
             assert image.width > 1000
 
     def test_load_takes_the_averaged_weights(self, unbroken):
-        model = models.load(unbroken[0] / "runs/logs/tiny")
-        state = read(unbroken[0])
+        model = models.load(unbroken / "runs/logs/tiny")
+        state = read(unbroken)
         assert model.at(0.5).s2 is None
         assert model.config.noise == 0.5
         assert same(dict(model.network.state_dict()), dict(state["ema"]))
@@ -132,30 +124,30 @@ class TestAFinishedRun:
 
     def test_layout_of_a_checkpoint(self, unbroken):
         keys = ["model", "ema", "ema_updates", "optimizer", "step", "epoch", "position", "generator", "random"]
-        state = read(unbroken[0])
+        state = read(unbroken)
         assert list(state) == keys
-        assert (state["step"], state["epoch"], state["position"], state["ema_updates"]) == (STEPS, 3, 0, STEPS)
+        assert (state["step"], state["epoch"], state["position"], state["ema_updates"]) == (STEPS, 2, 0, STEPS)
         assert state["generator"][0] == "cpu"
 
     def test_another_network_cannot_resume(self, unbroken, command, tmp_path):
-        shutil.copytree(unbroken[0] / "runs", tmp_path / "runs")
+        shutil.copytree(unbroken / "runs", tmp_path / "runs")
         done = command(*SAME_RUN, "--resume_training", "--set", "model.ngf=8")
         message = "ckpt/checkpoint.pth: does not fit this configuration; cannot resume from it"
         assert (done.returncode, done.stderr) == (2, f"main.py: runs/logs/tiny/{message}\n")
 
     def test_there_is_nothing_left_to_resume(self, unbroken, command, tmp_path):
-        shutil.copytree(unbroken[0] / "runs", tmp_path / "runs")
+        shutil.copytree(unbroken / "runs", tmp_path / "runs")
         done = command(*SAME_RUN, "--resume_training")
         assert done.returncode == 0
         assert "nothing left to do" in done.stdout
-        assert same(read(tmp_path), read(unbroken[0]))
+        assert same(read(tmp_path), read(unbroken))
 
 
 def resume_and_compare(command, folder, unbroken) -> int:
     """The step from which the run in `folder` was resumed, to the same end as the undisturbed one."""
     done = command(*SAME_RUN, "--resume_training")
     assert done.returncode == 0, done.stderr
-    ours, theirs = read(folder), read(unbroken[0])
+    ours, theirs = read(folder), read(unbroken)
     for key in ("model", "ema", "ema_updates", "optimizer", "generator", "step", "epoch", "position"):
         assert same(ours[key], theirs[key]), key
     return int(done.stdout.partition("resuming from ")[2].partition("step ")[2].partition(",")[0])
@@ -163,7 +155,7 @@ def resume_and_compare(command, folder, unbroken) -> int:
 
 KILLED = {  # each step writes a checkpoint; an epoch is 11 steps
     "mid-epoch": ("step", 6, 5),
-    "a later epoch": ("step", 18, 17),
+    "a later epoch": ("step", 15, 14),
     "nothing written yet": ("write", 8, 7),
     "before it is on the disk": ("flush", 8, 7),
     "between the two renames": ("rename", 15, 7),
@@ -175,19 +167,20 @@ def test_killed_and_resumed_is_bit_identical(moment, unbroken, command, tmp_path
     """SIGKILL to the process; then --resume_training, to the weights of the run that nothing disturbed."""
     event, number, last_saved = KILLED[moment]
     call = [*TINY, "--noise", "0.5", "--ni", "--set", "checkpoint_minutes=0"]
-    done = process(tmp_path, STOPPING, "SIGKILL", event, number, *call)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    code, _, err = start(tmp_path, *call, stop=(signal.SIGKILL, event, number)).end()
+    assert code == -signal.SIGKILL, err
     checkpoints = tmp_path / "runs/logs/tiny/ckpt"
     assert (checkpoints / "checkpoint.pth.tmp").exists() == (event != "step")
     assert (checkpoints / "checkpoint.pth").exists() == (event != "rename")
     assert resume_and_compare(command, tmp_path, unbroken) == last_saved
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
-def test_a_signal_saves_first(name, code, unbroken, command, tmp_path):
-    done = process(tmp_path, STOPPING, name, "step", 5, *TINY, "--noise", "0.5", "--ni")
-    assert (done.returncode, done.stderr) == (code, "")
-    assert f"{name}: stopped at step 5; " in done.stdout
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_first(number, code, unbroken, command, tmp_path):
+    call = [*TINY, "--noise", "0.5", "--ni"]
+    exit_code, out, err = start(tmp_path, *call, stop=(number, "step", 5)).end()
+    assert (exit_code, err) == (code, "")
+    assert f"{number.name}: stopped at step 5; " in out
     assert read(tmp_path)["step"] == 5
     assert resume_and_compare(command, tmp_path, unbroken) == 5
 
@@ -199,7 +192,7 @@ def test_resume_falls_back_where_the_last_checkpoint_is_truncated(unbroken, comm
     done = command(*SAME_RUN, "--resume_training", "--set", "max_steps=40")
     assert done.returncode == 0, done.stderr
     assert re.search("truncated, corrupt or not a checkpoint; .* the one before it", done.stdout)
-    assert same(read(tmp_path)["model"], read(unbroken[0])["model"])
+    assert same(read(tmp_path)["model"], read(unbroken)["model"])
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(command, tmp_path):
@@ -255,7 +248,7 @@ def test_a_full_disk_is_one_line(command, monkeypatch):
 
 
 def test_a_run_folder_has_its_own_configuration(command, unbroken, tmp_path):
-    (tmp_path / "runs").symlink_to(unbroken[0] / "runs")
+    (tmp_path / "runs").symlink_to(unbroken / "runs")
     done = command(*SAME_RUN, "--test", "--noise", "0.3")
     assert done.returncode == 2
     assert "--noise 0.3: runs/logs/tiny was trained with 0.5; leave the flag out or give that" in done.stderr

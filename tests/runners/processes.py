@@ -1,0 +1,79 @@
+"""`main.py` in a process of its own, which can send itself a signal at a named moment.
+
+A server that has imported the program forks the processes, so that they start at once.
+"""
+
+import multiprocessing
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import sklearn.datasets  # noqa: F401 - and the runners: imported once, by the server
+import torch
+
+import main
+from runners import hybrid, training, unet_dsm  # noqa: F401
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload([__name__])
+
+MOMENTS = {
+    "step": (training, "take_step"),
+    "write": (torch, "save"),
+    "flush": (os, "fsync"),
+    "rename": (Path, "replace"),
+}
+
+
+@dataclass(frozen=True)
+class Started:
+    process: multiprocessing.Process
+    folder: Path
+
+    def end(self) -> tuple[int, str, str]:
+        """Waits for the process: its exit code, or minus the signal that ended it, and its output and errors."""
+        self.process.join()
+        return self.process.exitcode, *((self.folder / name).read_text() for name in ("out.txt", "err.txt"))
+
+
+def start(folder: Path, *arguments: object, stop: tuple[int, str, int] | None = None, **environment: str) -> Started:
+    """Starts `main.py` with these arguments in a folder.
+
+    Args:
+        folder: where; `out.txt` and `err.txt` appear there.
+        arguments: of the command line.
+        stop: a signal, the name of a moment and a number n: the process sends itself the signal before the n-th call
+            of the function that the moment names.
+        environment: variables to set.
+    """
+    texts = [str(argument) for argument in arguments]
+    process = CONTEXT.Process(target=_run, args=(folder, texts, stop, environment))
+    process.start()
+    return Started(process, folder)
+
+
+def _run(folder: Path, arguments: list[str], stop: tuple[int, str, int] | None, environment: dict[str, str]) -> None:
+    os.chdir(folder)
+    os.environ |= environment
+    for descriptor, name in ((1, "out.txt"), (2, "err.txt")):
+        with Path(name).open("wb") as file:
+            os.dup2(file.fileno(), descriptor)
+    sys.argv = ["main.py", *arguments]
+    if stop is not None:
+        _stop_before_a_call(*stop)
+    sys.exit(main.main(arguments))
+
+
+def _stop_before_a_call(number: int, moment: str, count: int) -> None:
+    owner, name = MOMENTS[moment]
+    function, calls = getattr(owner, name), 0
+
+    def stop_first(*args, **options):
+        nonlocal calls
+        calls += 1
+        if calls == count:
+            os.kill(os.getpid(), number)
+        return function(*args, **options)
+
+    setattr(owner, name, stop_first)
