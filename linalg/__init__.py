@@ -3,9 +3,10 @@
 from linalg.dense import Dense, as_matrix
 from linalg.diagonal_plus_low_rank import DiagonalPlusLowRank
 from linalg.functions import apply_by_eigenvectors, phi
-from linalg.jacobian import Jacobian, hutchinson_diagonal, jacobian, jacobian_product, jacobian_rows
-from linalg.krylov import block_krylov, conjugate_gradients, lanczos, lanczos_eigenpairs, subspace_iteration
+from linalg.jacobians import Jacobian, hutchinson_diagonal, jacobian, jacobian_product, jacobian_rows
+from linalg.krylov import block_krylov, block_lanczos, conjugate_gradients, lanczos, subspace_iteration
 from linalg.matrix import SymmetricMatrix
+from linalg.solves import logdet_estimate, solve_by_products
 from linalg.tapered import TaperedLowRank
 
 __all__ = [
@@ -17,13 +18,15 @@ __all__ = [
     "apply_by_eigenvectors",
     "as_matrix",
     "block_krylov",
+    "block_lanczos",
     "conjugate_gradients",
     "hutchinson_diagonal",
     "jacobian",
     "jacobian_product",
     "jacobian_rows",
     "lanczos",
-    "lanczos_eigenpairs",
+    "logdet_estimate",
     "phi",
+    "solve_by_products",
     "subspace_iteration",
 ]

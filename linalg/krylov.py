@@ -1,5 +1,5 @@
-"""What products with a matrix alone can tell: eigenpairs by block Krylov, by subspace iteration and by Lanczos' method,
-functions of the matrix by that method, and solves by conjugate gradients."""
+"""What products with a matrix alone can tell: eigenpairs by block Krylov, block Lanczos and subspace iteration,
+functions of the matrix by Lanczos' method, and solves by conjugate gradients."""
 
 import warnings
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["block_krylov", "conjugate_gradients", "lanczos", "lanczos_eigenpairs", "subspace_iteration"]
+__all__ = ["block_krylov", "block_lanczos", "conjugate_gradients", "lanczos", "subspace_iteration"]
 
 CHECKED_EVERY = 4
 
@@ -166,63 +166,60 @@ def lanczos(
 
 
 @torch.no_grad()
-def lanczos_eigenpairs(
+def block_lanczos(
     matrix: Multiplies, start: Tensor, k: int, tolerance: float, max_products: int = 200
-) -> tuple[Tensor, Tensor]:
-    """The k largest eigenvalues and their eigenvectors from the Krylov space of one vector, orthogonalised in full.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The k largest eigenvalues and their eigenvectors from the Krylov space of a narrow block, orthogonalised in full.
 
-    It takes the fewest products for a given accuracy, but knows one vector of a multiple eigenvalue, and none that
-    the start is orthogonal to; where that matters, see `block_krylov`.
+    The narrower the block, the fewer products; but of a multiple eigenvalue it knows no more vectors than the block is
+    wide, and none that the start is orthogonal to. `block_krylov` restarts, and so needs less memory.
 
     Args:
         matrix: M, B of them.
-        start: `(B, D)`.
-        k: how many.
-        tolerance: until `‖Mv − λv‖ ≤ tolerance·max|λ|`, which is known without a product; looked at every four.
-        max_products: at most so many, and never more than D; a `RuntimeWarning` says that they were not enough.
+        start: `(B, D, w)`.
+        k: how many, at most as many as products.
+        tolerance: until `‖Mv − λv‖ ≤ tolerance·max|λ|`, which is known without a product.
+        max_products: at most so many, and never more than D, in blocks.
 
     Returns:
-        values `(B, k)`, descending, and orthonormal vectors `(B, D, k)`; without gradients.
+        values `(B, k)`, descending; orthonormal vectors `(B, D, k)`; and the largest `‖Mv − λv‖/max|λ|` of each
+        matrix, `(B,)`, above the tolerance where the products were not enough; without gradients.
 
-    Source: Saad, *Numerical Methods for Large Eigenvalue Problems*, 1992, chapter 6.
+    Source: Golub and Underwood, *The block Lanczos method for computing eigenvalues*, 1977.
     """
-    products = min(max_products, start.shape[1])
-    basis = start.new_empty(len(start), products, start.shape[1])
-    tridiagonal = start.new_zeros(len(start), products, products)
-    noise = torch.randn(start.shape[1], generator=torch.Generator().manual_seed(1)).to(start).expand_as(start)
-    newest, length = start, start.norm(dim=1)
-    scale = torch.zeros_like(length)
-    for m in range(products):
-        ended = length <= 10 * torch.finfo(start.dtype).eps * scale  # an invariant space: go on outside of it
-        if ended.any():
-            outside = _orthogonal(_orthogonal(noise, basis[:, :m])[0], basis[:, :m])[0]
-            newest = torch.where(ended[:, None], outside, newest)
-        basis[:, m] = newest / newest.norm(dim=1, keepdim=True)
-        if m:
-            tridiagonal[:, m, m - 1] = torch.where(ended, 0, length)
-        image = matrix @ basis[:, m]
-        scale = torch.maximum(scale, image.norm(dim=1))
-        newest, along = _orthogonal(image, basis[:, : m + 1])
-        tridiagonal[:, m, m] = along[:, m]
-        newest, _ = _orthogonal(newest, basis[:, : m + 1])  # once is not orthogonal enough in floating point
-        length = newest.norm(dim=1)
-        if m + 1 == products or (m + 1 >= 2 * k and (m + 1) % CHECKED_EVERY == 0):
-            values, mixing = torch.linalg.eigh(tridiagonal[:, : m + 1, : m + 1])
-            residual = length[:, None] * mixing[:, m, -k:].abs()
-            error = float(
-                (residual / values.abs().amax(1, keepdim=True).clamp(min=torch.finfo(values.dtype).tiny)).max()
-            )
-            if error <= tolerance or m + 1 == start.shape[1]:
+    width = start.shape[2]
+    steps = min(max_products, start.shape[1]) // width
+    basis = start.new_empty(len(start), steps * width, start.shape[1])  # in rows, which batches of products like better
+    projected = start.new_zeros(len(start), steps * width, steps * width)
+    generator, rounding = torch.Generator().manual_seed(0), 10 * torch.finfo(start.dtype).eps
+    newest = torch.linalg.qr(start).Q
+    for step in range(1, steps + 1):
+        new = slice((step - 1) * width, step * width)
+        basis[:, new] = newest.mT
+        known = basis[:, : new.stop]
+        image = (matrix @ newest).mT
+        projected[:, new, new] = image @ newest
+        noise = torch.randn(width, start.shape[1], generator=generator).to(start)  # a way on out of an invariant space
+        image = image + rounding * image.norm(dim=2, keepdim=True) * noise
+        newest, upper = torch.linalg.qr(_outside(image, known).mT)
+        newest, again = torch.linalg.qr(
+            _outside(newest.mT, known).mT
+        )  # once is not orthogonal enough in floating point
+        coupling = again @ upper
+        if step == steps or (new.stop >= 2 * k and new.stop % CHECKED_EVERY < width):
+            values, mixing = torch.linalg.eigh(projected[:, : new.stop, : new.stop])
+            residual = (coupling @ mixing[:, new, -k:]).norm(dim=1).amax(1)
+            error = _ratio(residual, values.abs().amax(1))
+            if (error <= tolerance).all():
                 break
-    else:
-        warnings.warn(f"eigenpairs to {error:.1e} of the largest, not to {tolerance:.1e}", RuntimeWarning, stacklevel=4)
-    return values[:, -k:].flip(1), basis[:, : m + 1].mT @ mixing[:, :, -k:].flip(2)
+        if step < steps:
+            projected[:, new.stop : new.stop + width, new] = coupling  # the lower triangle is enough for eigh
+    return values[:, -k:].flip(1), known.mT @ mixing[:, :, -k:].flip(2), error
 
 
-def _orthogonal(vectors: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
-    """Vectors `(B, D)` less their part along a basis `(B, m, D)`, and its coefficients `(B, m)`."""
-    along = basis @ vectors[:, :, None]
-    return vectors - (basis.mT @ along)[:, :, 0], along[:, :, 0]
+def _outside(rows: Tensor, basis: Tensor) -> Tensor:
+    """Rows `(B, w, D)` less their part along those of a basis, `(B, m, D)`."""
+    return rows - rows @ basis.mT @ basis
 
 
 @torch.no_grad()

@@ -8,16 +8,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from linalg.diagonal_plus_low_rank import DiagonalPlusLowRank
-from linalg.krylov import conjugate_gradients, lanczos_eigenpairs
+from linalg.krylov import block_lanczos
 from linalg.matrix import DENSE_UP_TO, NEVER_DENSE_ABOVE, SymmetricMatrix
-from linalg.tapers import Run, kernels, root, runs, smooth, squared_overlap
+from linalg.solves import logdet_estimate, solve_by_products
+from linalg.tapers import Run, kernels, root, runs, squared_norm
 
 __all__ = ["TaperedLowRank"]
 
-PROBES, QUADRATURE = 16, 1e-4  # of the estimate of log det: its probes, and the tolerance of Lanczos' method
+BLOCK = 4  # columns of the one that eigenpairs begin with
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,7 @@ class TaperedLowRank(SymmetricMatrix):
         alpha: α, `(B, D)`.
         beta: β, `(B, D, r)`.
         ranges: ℓ, in pixels, `(r,)`, positive, ∞ allowed. Gradients reach it: tapers can be learned. Columns of equal
-            range are best side by side, where they are multiplied together.
+            range are best side by side, where `squared_norm` takes them together.
         shape: (C, H, W).
 
     Raises:
@@ -56,11 +56,9 @@ class TaperedLowRank(SymmetricMatrix):
         if channels * height * width != self.alpha.shape[1]:
             raise ValueError(f"images {tuple(self.shape)} do not have D = {self.alpha.shape[1]} entries")
         if self.ranges.shape != self.beta.shape[2:] or not (self.ranges > 0).all():
-            expected = f"a tensor {tuple(self.beta.shape[2:])} of positive numbers is expected"
-            raise ValueError(f"ranges {self.ranges.tolist()}; {expected}")
-        object.__setattr__(
-            self, "beta", self.beta.mT.contiguous().mT
-        )  # one column after the other, as products want it
+            raise ValueError(f"ranges {self.ranges.tolist()}; {self.beta.shape[2]} positive numbers are expected")
+        columns = self.beta.mT.contiguous()  # one after the other, as products want them
+        object.__setattr__(self, "beta", columns.mT)
 
     @classmethod
     def cat(cls, parts: "Sequence[TaperedLowRank]") -> "TaperedLowRank":
@@ -71,7 +69,7 @@ class TaperedLowRank(SymmetricMatrix):
         """
         kinds = {(tuple(part.shape), tuple(part.ranges.tolist())) for part in parts}
         if len(kinds) != 1:
-            raise ValueError(f"matrices of (shape, ranges) {sorted(kinds)}; one is expected")
+            raise ValueError(f"matrices of (shape, ranges) {sorted(kinds)}; one kind is expected")
         alpha, beta = torch.cat([part.alpha for part in parts]), torch.cat([part.beta for part in parts])
         return cls(alpha, beta, parts[0].ranges, parts[0].shape)
 
@@ -134,31 +132,41 @@ class TaperedLowRank(SymmetricMatrix):
     def __matmul__(self, v: Tensor) -> Tensor:
         if v.ndim == 2:
             return (self @ v[:, :, None])[:, :, 0]
-        images = v.mT.reshape(len(self), 1, -1, *self.shape)
-        total = self.alpha[:, None] * v.mT
-        for columns, _, smoothed in self._smoothed(images):
-            total = total + (columns * smoothed[:, :, :, None]).sum(1).view(total.shape)
-        return total.mT
-
-    def _smoothed(self, images: Tensor) -> "list[tuple[Tensor, Tensor, Tensor]]":
-        """For each run of columns: β, `(B, n, 1, C, H, W)`, the fields `u = Σ_c β∘v`, `(B, n, k, H, W)`, and `K u`."""
-        columns, precision = self._columns()[:, :, None], self._precision()
-        found = []
-        for run, value in self._runs:
-            product = columns[:, run] * images
-            fields = product.squeeze(3) if self.shape[0] == 1 else product.sum(3)
-            found.append((columns[:, run], fields, smooth(fields, precision[run], value)))
-        return found
+        columns, *tapers = self._parts()
+        sums = (columns * _smooth(self._fields(columns, v), *tapers)[:, None]).sum(0)
+        return self.alpha[:, :, None] * v + sums.permute(2, 0, 1, 4, 3).reshape(v.shape)
 
     def quadratic(self, v: Tensor) -> Tensor:
         """`vᵀCv = α·(v∘v) + Σ_i ⟨u_i, K_i u_i⟩`, `u_i = Σ_c β_i∘v`, `(B,)` for vectors `(B, D)`, `(B, k)` for a block
         `(B, D, k)`."""
         if v.ndim == 2:
             return self.quadratic(v[:, :, None])[:, 0]
-        total = (self.alpha[:, None, :] @ v.square())[:, 0]
-        for _, fields, smoothed in self._smoothed(v.mT.reshape(len(self), 1, -1, *self.shape)):
-            total = total + (fields * smoothed).sum((1, 3, 4))
-        return total
+        columns, *tapers = self._parts()
+        fields = self._fields(columns, v)
+        return (self.alpha[:, None, :] @ v.square())[:, 0] + (fields * _smooth(fields, *tapers)).sum((0, 1, 4))
+
+    def _fields(self, columns: Tensor, v: Tensor) -> Tensor:
+        """What the tapers multiply, `u_i = Σ_c β_i∘v`, `(r, H, B, k, W)`."""
+        images = v.reshape(len(self), *self.shape, v.shape[2]).permute(1, 2, 0, 4, 3)
+        products = columns * images.contiguous()
+        return products.squeeze(1) if self.shape[0] == 1 else products.sum(1)
+
+    def _parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        """β, `(r, C, H, B, 1, W)`, so that a large product with each factor does for the batch, and the factors of the
+        tapers, `K_h`, `(r, H, H)`, and `K_w`, `(r, W, W)`."""
+        if torch.is_grad_enabled() and (self.beta.requires_grad or self.ranges.requires_grad):
+            return self._make_parts()
+        return self._fixed_parts
+
+    def _make_parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        columns = self._columns().permute(1, 2, 3, 0, 4)[:, :, :, :, None].contiguous()
+        precision = self._precision()
+        return columns, kernels(self.shape[1], precision), kernels(self.shape[2], precision)
+
+    @cached_property
+    def _fixed_parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        with torch.inference_mode(False), torch.no_grad():
+            return self._make_parts()
 
     def diagonal(self) -> Tensor:
         """The diagonal of C, `α + Σ_i β_i²`, `(B, D)`: 1 on the diagonal, tapers leave it as it is."""
@@ -171,8 +179,8 @@ class TaperedLowRank(SymmetricMatrix):
         precision = self._precision()
         alone = precision.requires_grad  # each column has a gradient of its own to its range
         for run in [slice(i, i + 1) for i in range(self.rank)] if alone else [run for run, _ in self._runs]:
-            t = precision[run][:1]
-            taper = torch.kron(kernels(height, t)[0], kernels(width, t)[0])[:, None]
+            t = precision[run.start]
+            taper = torch.kron(kernels(height, t), kernels(width, t))[:, None]
             total = total + (self.beta[:, :, run] @ self.beta[:, :, run].mT).view(size) * taper
         return total.view(len(self), self.dimension, self.dimension)
 
@@ -189,53 +197,49 @@ class TaperedLowRank(SymmetricMatrix):
             return super().inner(other)
         self._check_size(other)
         total = (self.alpha * other.diagonal() + self.beta.square().sum(2) * other.alpha).sum(1)
-        columns, precision = self._columns(), self._precision()
-        values = precision.tolist()
-        for run, value in other._runs:
-            theirs, their_precision = other._columns()[:, run], other._precision()[run]
-            for i, own in enumerate(values):
-                overlap = (columns[:, i, None] * theirs).sum(2, keepdim=True)
-                smoothed = smooth(overlap, precision[i] + their_precision, own + value)
-                total = total + (overlap * smoothed).sum((1, 2, 3, 4))
+        columns, height, width = other._columns(), *self.shape[1:]
+        for one, precision in zip(self._columns().unbind(1), self._precision(), strict=True):
+            overlap, products = (one[:, None] * columns).sum(2), precision + other._precision()
+            smoothed = kernels(height, products) @ overlap @ kernels(width, products)
+            total = total + (overlap * smoothed).sum((1, 2, 3))
         return total
 
     def squared_norm(self) -> Tensor:
         """The squared Frobenius norm `‖C‖² = ‖α‖² + 2 Σ_i α·(β_i∘β_i) + Σ_ij ⟨q_ij, (K_i∘K_j) q_ij⟩`, `(B,)`, with
         `q_ij(p) = Σ_c β_i(c, p) β_j(c, p)`; its gradient cannot be differentiated again."""
-        overlap = squared_overlap(self._columns(), self._precision(), self._runs)
-        return (self.alpha * (self.alpha + 2 * self.beta.square().sum(2))).sum(1) + overlap
+        return squared_norm(self.alpha.reshape(-1, *self.shape), self._columns(), self._precision(), self._runs)
 
     def eigh_top(self, k: int, tolerance: float | None = None) -> tuple[Tensor, Tensor]:
         """The k largest eigenvalues `(B, k)`, descending, and orthonormal eigenvectors `(B, D, k)`.
 
+        Up to D = 256, and where k is above D/16, see `SymmetricMatrix.eigh_top`; otherwise by `block_lanczos` and,
+        where 200 products do not suffice, by `block_krylov`, without gradients.
+
         Args:
             k: how many.
-            tolerance: by default, see `SymmetricMatrix.eigh_top`. Where it is given and the dense problem is not the
-                faster one, single-vector Lanczos stops at `‖Cv − λv‖ ≤ tolerance·λ_1`, without gradients; with 0.1 the
-                vectors miss about 0.1 % of the energy `Σ vᵀCv` of the exact ones, at a fraction of the time. It may
-                miss an eigenvalue that is a multiple one, or whose vector the columns hardly reach.
+            tolerance: until `‖Cv − λv‖ ≤ tolerance·λ_1`. By default √ε, with ε the machine precision, from a block of
+                four, which finds eigenvalues up to fourfold. Where it is given, from a block of one, which takes fewer
+                products: at 0.05 the vectors have more than 0.995 of the energy `Σ vᵀCv` of the exact ones.
 
         Raises:
             ValueError: where k is not from 1 to D, or above D/16 for a D above 1024.
         """
-        if tolerance is None or self.dimension <= DENSE_UP_TO or 16 * k > self.dimension:
-            return super().eigh_top(k)
         self._check_count(k)
-        generator = torch.Generator().manual_seed(0)
-        weights = torch.randn(self.rank + 1, generator=generator).to(self.beta)
-        noise = torch.randn(self.dimension, generator=generator).to(self.beta)
-        start = self.beta @ weights[1:] + weights[0] * noise * self.diagonal().clamp(min=0).sqrt()
-        return lanczos_eigenpairs(self.detach(), start.detach(), k, tolerance)
+        if self.dimension > DENSE_UP_TO and 16 * k <= self.dimension:
+            fixed = self.detach()
+            start = fixed._krylov_start(BLOCK if tolerance is None else 1)
+            limit = torch.finfo(self.dtype).eps ** 0.5 if tolerance is None else tolerance
+            values, vectors, error = block_lanczos(fixed, start, k, limit)
+            if (error <= limit).all():
+                return values, vectors
+        return super().eigh_top(k)
 
     def _krylov_start(self, width: int) -> Tensor:
-        """β's leading left singular vectors, the axes of the largest α, and random vectors, so that no eigenvector is
-        orthogonal to all."""
-        _, mixing = torch.linalg.eigh(self.beta.mT @ self.beta)
-        leading = self.beta @ mixing[:, :, -width:]
-        axes = torch.zeros(len(self), self.dimension, width, dtype=leading.dtype, device=leading.device)
-        axes.scatter_(1, self.alpha.topk(width, dim=1).indices[:, None, :], 1)
-        random = torch.randn(self.dimension, 4, generator=torch.Generator().manual_seed(0)).to(leading)
-        return torch.cat([leading, axes, random.expand(len(self), -1, -1)], dim=2)
+        """A block that no leading eigenvector is orthogonal to: noise as large as C has it, and the columns."""
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(self.dimension, width, generator=generator).to(self.beta)
+        weights = torch.randn(self.rank, width, generator=generator).to(self.beta)
+        return self.diagonal().clamp(min=0).sqrt()[:, :, None] * noise + self.beta @ weights
 
     def draw(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n draws from N(0, C) for each matrix, `(n, B, D)`, as `√α ξ + Σ_i β_i∘η_i` with η_i ~ N(0, K_i); negative α
@@ -258,75 +262,32 @@ class TaperedLowRank(SymmetricMatrix):
 
     def solve(self, v: Tensor) -> Tensor:
         """`C⁻¹ v` for vectors `(B, D)` or a block `(B, D, k)`, by conjugate gradients, until the residual is below 10 ε
-        of the length of v, ε the machine precision; its gradient, by another solve, cannot be differentiated again.
+        of the length of v, ε the machine precision; its gradient cannot be differentiated again.
 
         Raises:
             ValueError: where an entry of α is not positive.
         """
-        if v.ndim == 2:
-            return self.solve(v[:, :, None])[:, :, 0]
         self._check_positive()
-        fixed = self.detach()
-        solution = conjugate_gradients(fixed, v.detach(), fixed.diagonal())
-        return _Solution.apply(v - self @ solution, solution, fixed) if torch.is_grad_enabled() else solution
-
-    def _check_positive(self) -> None:
-        if not (self.alpha > 0).all():
-            raise ValueError("α has entries that are not positive: C cannot be taken as positive definite")
+        return solve_by_products(self, v[:, :, None])[:, :, 0] if v.ndim == 2 else solve_by_products(self, v)
 
     def logdet(self) -> Tensor:
-        """`log det C`, `(B,)`: exactly, by the Cholesky factor, up to D = 1024; else estimated, see `logdet_estimate`.
+        """`log det C`, `(B,)`: exactly, by the Cholesky factor, up to D = 1024; above, the first that
+        `linalg.logdet_estimate` returns, whose second is its standard error.
 
         Raises:
             ValueError: where an entry of α is not positive.
         """
         self._check_positive()
         if self.dimension > NEVER_DENSE_ABOVE:
-            return self.logdet_estimate()[0]
+            return logdet_estimate(self)[0]
         return 2 * torch.linalg.cholesky(self.dense()).diagonal(dim1=1, dim2=2).log().sum(1)
 
-    def logdet_estimate(self, probes: int = PROBES) -> tuple[Tensor, Tensor]:
-        """`log det C` from products alone, by stochastic Lanczos quadrature, and how far off it may be.
-
-        `log det C = Σ log d + tr log S`, with d the diagonal of C and S = C scaled to ones on its own; the trace is the
-        mean of `zᵀ log(S) z` over random signs z, the same every time. The gradient is estimated likewise.
-
-        Args:
-            probes: how many z, at least 2.
-
-        Returns:
-            the estimate and its standard error, `(B,)` each.
-
-        Raises:
-            ValueError: where an entry of α is not positive.
-
-        Source: Ubaru, Chen and Saad, SIAM J. Matrix Anal. Appl. 2017.
-        """
-        self._check_positive()
-        fixed = self.detach()
-        scale = fixed.diagonal().rsqrt()
-        signs = torch.randint(2, (self.dimension, probes), generator=torch.Generator().manual_seed(0)) * 2 - 1
-        signs = signs.to(self.alpha).expand(len(self), -1, -1)
-        scaled = replace(fixed, alpha=fixed.alpha * scale**2, beta=fixed.beta * scale[:, :, None])
-        tiny = torch.finfo(self.dtype).tiny
-        logs = (signs * scaled.apply(lambda values: values.clamp(min=tiny).log(), signs, QUADRATURE)).sum(1)
-        value = logs.mean(1) - 2 * scale.log().sum(1)
-        if torch.is_grad_enabled():  # tr C⁻¹ dC, the mean of zᵀ C⁻¹ dC z in the same scale
-            solved = scale[:, :, None] * conjugate_gradients(scaled, signs, torch.ones_like(scale))
-            slope = (solved * (self @ (signs * scale[:, :, None]))).sum(1).mean(1)
-            value = value + slope - slope.detach()
-        return value, logs.std(1) / probes**0.5
+    def _check_positive(self) -> None:
+        if not (self.alpha > 0).all():
+            raise ValueError("α has entries that are not positive: C cannot be taken as positive definite")
 
 
-class _Solution(torch.autograd.Function):
-    """x, with the gradients of `x = C⁻¹ v` to the residual `v − C x`, in which C and v are and x is fixed."""
-
-    @staticmethod
-    def forward(ctx: Any, residual: Tensor, solution: Tensor, matrix: TaperedLowRank) -> Tensor:
-        ctx.matrix = matrix
-        return solution.clone()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return conjugate_gradients(ctx.matrix, gradient, ctx.matrix.diagonal()), None, None
+def _smooth(fields: Tensor, tall: Tensor, wide: Tensor) -> Tensor:
+    """`K_i u_i` of fields u, `(r, H, ..., W)`."""
+    down = tall @ fields.flatten(2)
+    return (down.view(len(fields), -1, fields.shape[-1]) @ wide).view(fields.shape)

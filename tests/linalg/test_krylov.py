@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from linalg import DiagonalPlusLowRank, block_krylov, lanczos, subspace_iteration
+from linalg import DiagonalPlusLowRank, block_krylov, block_lanczos, conjugate_gradients, lanczos, subspace_iteration
 
 close = torch.testing.assert_close
 
@@ -14,6 +14,47 @@ class TestBlockKrylov:
         values, vectors = block_krylov(matrix, start, 3)
         close(values, torch.linalg.eigvalsh(matrix).flip(1)[:, :3], rtol=1e-10, atol=0)
         close(matrix @ vectors, vectors * values[:, None, :], rtol=0, atol=1e-6)
+
+
+class TestBlockLanczos:
+    @pytest.mark.parametrize("width", [1, 3])
+    def test_leading_eigenpairs_and_how_exact_they_are(self, width):
+        root = torch.randn(2, 90, 90, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        matrix = (root + root.mT) / 2
+        start = torch.randn(2, 90, width, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        exact = torch.linalg.eigvalsh(matrix).flip(1)
+        for tolerance in (1e-9, 0.1):
+            values, vectors, error = block_lanczos(matrix, start, 3, tolerance)
+            residual = (matrix @ vectors - vectors * values[:, None]).norm(dim=1).amax(1)
+            assert (error <= tolerance).all()
+            close(residual, error * exact.abs().amax(1), rtol=0.05, atol=1e-12)
+            if tolerance < 0.1:
+                close(values, exact[:, :3])
+        *_, error = block_lanczos(matrix, start, 3, 1e-9, max_products=6)
+        assert (error > 1e-9).all()
+
+    @pytest.mark.parametrize("width", [1, 3])
+    def test_goes_on_outside_of_an_invariant_space(self, width):
+        matrix = torch.diag(torch.tensor([2.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]))[None]
+        values, vectors, _ = block_lanczos(matrix, torch.eye(8)[None, :, :width] + 0.5, 5, 0.0)
+        close(values[0], matrix[0].diagonal()[:5], rtol=0, atol=1e-5)
+        close(matrix @ vectors, vectors * values[:, None], rtol=0, atol=1e-5)
+
+
+class TestConjugateGradients:
+    def test_solves(self):
+        root = torch.randn(2, 50, 50, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        matrix = root @ root.mT / 50 + torch.diag(torch.logspace(-2, 2, 50, dtype=torch.float64))
+        v = torch.randn(2, 50, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        v[:, :, 1] = 0
+        close(conjugate_gradients(matrix, v, matrix.diagonal(dim1=1, dim2=2)), torch.linalg.solve(matrix, v))
+        rough = conjugate_gradients(matrix, v, matrix.diagonal(dim1=1, dim2=2), tolerance=0.1)
+        assert ((matrix @ rough - v).norm(dim=1) <= 0.1 * v.norm(dim=1)).all()
+
+    def test_too_few_products_are_said(self):
+        matrix = torch.diag(torch.linspace(1, 100, 50))[None]
+        with pytest.warns(RuntimeWarning, match="3 products leave M⁻¹v with a residual of"):
+            conjugate_gradients(matrix, torch.ones(1, 50, 1), torch.ones(1, 50), max_products=3)
 
 
 class TestSubspaceIteration:
