@@ -1,9 +1,9 @@
 import contextlib
-import functools
 import io
 import logging
 import os
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,26 +65,38 @@ def command(tmp_path, monkeypatch, capfd):
 
 
 @pytest.fixture(scope="session")
-def small_run(tmp_path_factory):
-    """The run folder of a small trained run by the name of its runner, `small_run("LowRankHybridRunner")`.
+def once(tmp_path_factory):
+    """A folder that is made once for all processes of pytest-xdist, `once("name", make)`, when it is first asked for.
 
-    It is trained for seconds when it is first asked for, once for all processes of pytest-xdist. Only to be read: a
-    test that writes takes a copy.
+    `make` is called with the empty folder. Only to be read: a test that writes takes a copy.
     """
     place = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         place = place.parent
 
-    @functools.cache
+    def folder_of(name: str, make: Callable[[Path], None]) -> Path:
+        folder, done = place / "once" / name, place / "once" / f"{name}.done"
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(done.with_suffix(".lock")):
+            if not done.exists():
+                make(folder)
+                done.touch()
+        return folder
+
+    return folder_of
+
+
+@pytest.fixture(scope="session")
+def small_run(once):
+    """The run folder of a small run by the name of its runner, `small_run("LowRankHybridRunner")`; see `once`."""
+
     def folder_of(runner: str) -> Path:
-        logs = place / "small_runs" / runner / "logs"
-        logs.mkdir(parents=True, exist_ok=True)
-        with FileLock(logs.parent / "lock"), contextlib.redirect_stdout(io.StringIO()):
-            if not (logs.parent / "trained").exists():
-                call = ["--runner", runner, "--run", str(logs.parent), "--doc", "small", "--ni", "--device", "cpu"]
+        def train(folder: Path) -> None:
+            call = ["--runner", runner, "--run", str(folder), "--doc", "small", "--ni", "--device", "cpu"]
+            with contextlib.redirect_stdout(io.StringIO()):
                 assert main.main([*call, *SMALL_RUNS[runner]]) == 0
-                (logs.parent / "trained").touch()
-        return next(logs.iterdir())
+
+        return next((once(runner, train) / "logs").iterdir())
 
     return folder_of
 

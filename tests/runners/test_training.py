@@ -46,13 +46,15 @@ def same(a, b) -> bool:
     return a == b
 
 
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory):
+@pytest.fixture(scope="session")
+def unbroken(once):
     """The folder of a run that nothing disturbed, in a process of its own."""
-    folder = tmp_path_factory.mktemp("unbroken")
-    code, _, err = start(folder, *TINY, "--noise", "0.5", "--ni", "--comment", "a note").end()
-    assert (code, err) == (0, "")
-    return folder
+
+    def train(folder: Path) -> None:
+        code, _, err = start(folder, *TINY, "--noise", "0.5", "--ni", "--comment", "a note").end()
+        assert (code, err) == (0, "")
+
+    return once("unbroken", train)
 
 
 class TestAFinishedRun:
@@ -211,9 +213,9 @@ def test_an_existing_folder_is_moved_aside(command, tmp_path):
     for _ in range(3):
         done = command(*TINY, "--ni", "--set", "max_steps=1")
         assert done.returncode == 0, done.stderr
-        (tmp_path / "runs/logs/tiny/mine.txt").write_text("kept")
+        (tmp_path / "runs/logs/tiny/note.txt").write_text("kept")
     assert sorted(path.name for path in (tmp_path / "runs/logs").iterdir()) == ["tiny", "tiny.1", "tiny.2"]
-    assert all((tmp_path / "runs/logs" / name / "mine.txt").exists() for name in ("tiny.1", "tiny.2"))
+    assert all((tmp_path / "runs/logs" / name / "note.txt").exists() for name in ("tiny.1", "tiny.2"))
     done = command(*TINY)
     assert done.returncode == 2
     assert "runs/logs/tiny: exists; give another --doc, --ni to move it aside, or --resume_training" in done.stderr
