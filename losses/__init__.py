@@ -1,13 +1,14 @@
 """Objectives whose minimisers are the scores of the noisy data density."""
 
 from losses.first_order import dsm, dsm_vr
-from losses.objectives import OBJECTIVE_NAMES, OBJECTIVES, Objective, trace_weight
+from losses.objectives import OBJECTIVE_NAMES, OBJECTIVES, PROBES, Objective, trace_weight
 from losses.perturbation import Perturbation, perturb
 from losses.second_order import d2sm, d2sm_centered, d2sm_centered_vr, d2sm_vr, jacobian_matching
 
 __all__ = [
     "OBJECTIVES",
     "OBJECTIVE_NAMES",
+    "PROBES",
     "Objective",
     "Perturbation",
     "d2sm",

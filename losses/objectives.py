@@ -6,6 +6,7 @@ A new objective is one entry of `OBJECTIVES`; the configuration's choices, the r
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from linalg import SymmetricMatrix
@@ -13,8 +14,9 @@ from losses.first_order import dsm, dsm_vr
 from losses.perturbation import Perturbation, perturb
 from losses.second_order import d2sm, d2sm_centered, d2sm_centered_vr, d2sm_vr, jacobian_matching
 
-__all__ = ["OBJECTIVES", "OBJECTIVE_NAMES", "Objective", "trace_weight"]
+__all__ = ["OBJECTIVES", "OBJECTIVE_NAMES", "PROBES", "Objective", "trace_weight"]
 
+JACOBIAN_WEIGHT = 10.0
 POINTS = ("plus", "minus", "clean")
 
 
@@ -23,28 +25,28 @@ class Objective:
     """What a training step minimises: `w · L1/σ² + L2`, or L1 where there is no second order.
 
     Attributes:
-        first_order: L1, from s1 at `points` and the perturbed batch.
-        second_order: L2, from s1, s2, the perturbed batch, and by keyword what the next attributes ask for; None where
-            s1 is trained alone.
+        first_order: L1, from s1 at `points`, the perturbed batch and a weight for each of its points.
+        second_order: L2, from s1, s2, the perturbed batch, a weight for each point of s2, and where there are probes
+            `probe` `(B, D)` and `product`, `∇s1 probe` at x + σz; None where s1 is trained alone.
         points: where s1 is needed: of `"plus"` (x + σz), `"minus"` (x − σz), `"clean"` (x), in that order.
         s2_points: where s2 is needed, the first of `points` or all of them.
-        probes: L2 takes `probe`, a random v `(B, D)` with E vvᵀ = I, and `product`, `∇s1 v` at x + σz.
-        weighted: L2 takes `weight`, of each point of s2 (see `trace_weight`).
+        probes: what the probes are, of `PROBES`; None where there are none.
+        weighted: L2's points are weighted by `trace_weight`.
         published: w is the factor of the published runner; 1 otherwise.
     """
 
-    first_order: Callable[[Tensor, Perturbation], Tensor]
+    first_order: Callable[..., Tensor]
     second_order: Callable[..., Tensor] | None = None
     points: tuple[str, ...] = ("plus",)
     s2_points: tuple[str, ...] = ()
-    probes: bool = False
+    probes: str | None = None
     weighted: bool = False
     published: bool = False
 
     @property
     def evaluations(self) -> int:
         """Of the network for each point of a batch; a product with the Jacobian counts two."""
-        return len(self.points) + 2 * self.probes
+        return len(self.points) + 2 * (self.probes is not None)
 
     def perturb(self, clean: Tensor, sigma: float | Tensor, noise: Tensor | None = None) -> Perturbation:
         """The batch `(B, D)`, perturbed for the points of this objective; see `losses.perturb`."""
@@ -60,7 +62,10 @@ class Objective:
         s1: Tensor,
         s2: SymmetricMatrix | Tensor | None = None,
         first_order_weight: float = 1.0,
-        **needs: Tensor,
+        *,
+        weight: Tensor | None = None,
+        unit: Tensor | None = None,
+        **probes: Tensor,
     ) -> dict[str, Tensor]:
         """The scalars of one step.
 
@@ -69,30 +74,46 @@ class Objective:
             s1: at `p.inputs`, `(n·B, D)`.
             s2: at the first `rows(p)` of them.
             first_order_weight: w, where `published`.
-            needs: `weight`, `probe`, `product`, as this objective asks for them.
+            weight: of each point of s2, where `weighted`.
+            unit: where σ differs from point to point, `u = σ⁴/v` `(B, 1)`, v a variance of the size of Cov[x|x̃]: the
+                sum is then `w · u·L1 + u²·L2`, alike at every σ.
+            probes: `probe` and `product`, where there are probes.
 
         Returns:
-            `loss`, to be minimised; and of both orders `first_order`, in units of 1/σ², and `second_order`, of 1/σ⁴.
+            `loss`, to be minimised; and of both orders `first_order`, in units of 1/σ², and `second_order`, of 1/σ⁴,
+            or without units where there is a `unit`.
         """
-        first = self.first_order(s1, p)
+        level = None if unit is None else unit.flatten()
+        first = self.first_order(s1, p, level)
         if self.second_order is None:
             return {"loss": first}
-        second = self.second_order(s1, s2, p, **needs)
-        weight = first_order_weight if self.published else 1
-        return {"loss": weight * first / p.sigma**2 + second, "first_order": first, "second_order": second}
+        if level is not None:
+            on_s2 = level.square().repeat(len(self.s2_points))
+            weight = on_s2 if weight is None else weight * on_s2
+        second = self.second_order(s1, s2, p, weight, **probes)
+        factor = first_order_weight if self.published else 1
+        scaled = first if unit is not None else first / p.sigma**2
+        return {"loss": factor * scaled + second, "first_order": first, "second_order": second}
 
 
-def trace_weight(s2: SymmetricMatrix, sigma: float, pool: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-    """`D / t²` with `t = tr Cov/σ²` as it is predicted, held fixed: the weight of each point in a centred loss.
+def trace_weight(
+    s2: SymmetricMatrix,
+    sigma: float | Tensor,
+    unit: Tensor | None = None,
+    pool: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """`D / t²` with `t = tr Cov/v` as it is predicted, held fixed: the weight of each point in a centred loss; v = σ²
+    where there is one noise level.
 
-    The target `eeᵀ − I` has a spread of the size of E‖e‖² = t, and least squares is most efficient where each
-    point is weighted by one over its variance: 1/t². With the factor D, σ⁴ L2 is of the order of D whatever the
-    noise level, whether the denoiser is still bad or already good; σ² L1 begins there. A weight may depend on the
-    noisy points and on the networks, but not on the noise itself: so it does not move the minimiser.
+    The target `eeᵀ − I` has a spread of the size of E‖e‖² = tr Cov/σ², and least squares is most efficient where each
+    point is weighted by one over its variance: 1/t². With the factor D, the loss is of the order of D whatever the
+    noise level, whether the denoiser is still bad or already good. A weight may depend on the noisy points and on the
+    networks, but not on the noise itself: so it does not move the minimiser.
 
     Args:
         s2: at n points, in units of 1/σ².
-        sigma: σ.
+        sigma: σ, a float or `(n, 1)`.
+        unit: `σ⁴/v`, `(n, 1)`; σ² where it is not given.
         pool: the mean over the batch of t `(n,)`, a scalar, for a free covariance: that can predict a trace near zero
             or below, and such a point would count for thousands. No t is taken for less than D/100.
 
@@ -101,14 +122,49 @@ def trace_weight(s2: SymmetricMatrix, sigma: float, pool: Callable[[Tensor], Ten
 
     Source: ours; the weight is that of weighted least squares (Aitken 1935).
     """
-    t = (sigma**2 * s2.trace() + s2.dimension).detach()
+    scale = torch.as_tensor(sigma**2 if unit is None else unit).flatten()
+    t = (scale * (s2.trace() + s2.dimension / torch.as_tensor(sigma**2).flatten())).detach()
     if pool is not None:
         t = pool(t).expand(len(s2))
     return s2.dimension / t.clamp(min=s2.dimension / 100).square()
 
 
-def _jacobian(s1: Tensor, s2: SymmetricMatrix, p: Perturbation, probe: Tensor, product: Tensor) -> Tensor:
-    return jacobian_matching(s2, probe, product)
+def signs(normal: Tensor, s2: SymmetricMatrix, e: Tensor) -> Tensor:
+    """±1: every direction alike."""
+    return normal.sign()
+
+
+def predicted(normal: Tensor, covariance: SymmetricMatrix, e: Tensor) -> Tensor:
+    """`Cov ξ`, of the length √D: the directions of large predicted variance."""
+    v = covariance.detach().matvec(normal)
+    return v * (v.shape[1] ** 0.5 / v.norm(dim=1, keepdim=True))
+
+
+def residual(normal: Tensor, covariance: SymmetricMatrix, e: Tensor) -> Tensor:
+    """The denoiser's own error, of the length √D: the directions of large variance, predicted or not."""
+    return e * (e.shape[1] ** 0.5 / e.norm(dim=1, keepdim=True))
+
+
+PROBES: dict[str, Callable[[Tensor, SymmetricMatrix, Tensor], Tensor]] = {
+    "signs": signs,
+    "predicted": predicted,
+    "residual": residual,
+}
+"""From standard normal numbers `(B, D)`, the predicted Cov[x|x̃] at x + σz and the residual e there, probes `(B, D)`."""
+
+
+def _jacobian(
+    s1: Tensor, s2: SymmetricMatrix, p: Perturbation, weight: Tensor | None, probe: Tensor, product: Tensor
+) -> Tensor:
+    return jacobian_matching(s2, probe, product, weight)
+
+
+def _centered_and_jacobian(
+    s1: Tensor, s2: SymmetricMatrix, p: Perturbation, weight: Tensor | None, probe: Tensor, product: Tensor
+) -> Tensor:
+    """Both kinds of target: the residual knows of the denoiser's error, the probe has no noise."""
+    centered = d2sm_centered(s1, s2, p, weight)
+    return centered + JACOBIAN_WEIGHT * jacobian_matching(s2, probe, product, weight) / probe.shape[1]
 
 
 OBJECTIVES: dict[int, dict[str, Objective]] = {
@@ -121,7 +177,10 @@ OBJECTIVES: dict[int, dict[str, Objective]] = {
         "dsm_vr": Objective(dsm_vr, d2sm_vr, points=POINTS, s2_points=POINTS, published=True),
         "centered": Objective(dsm, d2sm_centered, s2_points=("plus",), weighted=True),
         "centered_vr": Objective(dsm_vr, d2sm_centered_vr, points=POINTS, s2_points=POINTS, weighted=True),
-        "jacobian": Objective(dsm_vr, _jacobian, points=("plus", "clean"), s2_points=("plus",), probes=True),
+        "jacobian": Objective(dsm_vr, _jacobian, points=("plus", "clean"), s2_points=("plus",), probes="signs"),
+        "centered_jacobian": Objective(
+            dsm, _centered_and_jacobian, s2_points=("plus",), probes="predicted", weighted=True
+        ),
     },
 }
 """By the highest order that is trained, and by the name in the configuration (`loss`)."""

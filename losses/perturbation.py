@@ -8,7 +8,7 @@ from torch import Tensor
 
 from linalg import SymmetricMatrix
 
-__all__ = ["Perturbation", "perturb"]
+__all__ = ["Perturbation", "perturb", "weighted_mean"]
 
 Batch = TypeVar("Batch", Tensor, SymmetricMatrix)
 
@@ -30,6 +30,13 @@ class Perturbation:
     sigma: float | Tensor
     points: tuple[str, ...]
     inputs: Tensor
+
+    @property
+    def levels(self) -> float | Tensor:
+        """σ of each of `inputs`: a float, or `(len(points)·B, 1)`."""
+        return (
+            self.sigma.repeat(len(self.points), 1) if isinstance(self.sigma, Tensor) and self.sigma.ndim else self.sigma
+        )
 
     def at(self, point: str, values: Batch) -> Batch:
         """The part of `values`, evaluated at (at least the first of) `inputs`, that belongs to `point`.
@@ -91,3 +98,8 @@ def perturb(
     if antithetic if with_clean is None else with_clean:
         points["clean"] = x
     return Perturbation(x, noise, sigma, tuple(points), torch.cat(list(points.values())))
+
+
+def weighted_mean(values: Tensor, weight: Tensor | None) -> Tensor:
+    """The mean of `values · weight`, `(B,)` both: not divided by the weights."""
+    return (values if weight is None else values * weight).mean()

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from linalg import SymmetricMatrix, as_matrix
-from losses.perturbation import Perturbation
+from losses.perturbation import Perturbation, weighted_mean
 
 __all__ = ["d2sm", "d2sm_centered", "d2sm_centered_vr", "d2sm_vr", "jacobian_matching"]
 
 Matrix = SymmetricMatrix | Tensor
 
 
-def d2sm(s1: Tensor, s2: Matrix, p: Perturbation) -> Tensor:
+def d2sm(s1: Tensor, s2: Matrix, p: Perturbation, weight: Tensor | None = None) -> Tensor:
     """`½ ‖ψ(x₊) − (zzᵀ − I)/σ²‖²`, `ψ = s2 + s1s1ᵀ`, without its constant: denoising score matching of the
     second order.
 
@@ -24,23 +24,25 @@ def d2sm(s1: Tensor, s2: Matrix, p: Perturbation) -> Tensor:
         s1: scores at `p.inputs`, `(n·B, D)`. The gradient reaches it.
         s2: at the first B of `p.inputs` or at all.
         p: the perturbed batch.
+        weight: of each of s2's points, `(len(s2),)`; a function of its noise level.
 
     Returns:
-        a scalar, the mean over the batch, in units of 1/σ⁴.
+        a scalar, the mean over the batch, in units of 1/σ⁴, times those of the weight.
 
     Source: Meng et al. 2021, theorem 1 and section 3 (D2SM).
     """
     squared_norm, on_target = _psi(p.at("plus", s1), p.at("plus", as_matrix(s2)), p)
-    return (squared_norm / 2 - on_target).mean()
+    return weighted_mean(squared_norm / 2 - on_target, None if weight is None else p.at("plus", weight))
 
 
-def d2sm_vr(s1: Tensor, s2: Matrix, p: Perturbation) -> Tensor:
+def d2sm_vr(s1: Tensor, s2: Matrix, p: Perturbation, weight: Tensor | None = None) -> Tensor:
     """`½ [‖ψ(x₊)‖² + ‖ψ(x₋)‖² − 2⟨(zzᵀ − I)/σ², ψ(x₊) + ψ(x₋) − 2ψ(x)⟩]`: twice `d2sm`, over mirrored noise and
     with a control variate, so that its variance stays bounded as σ → 0.
 
     Args:
         s1, s2: at all of `p.inputs`.
         p: the batch, perturbed with `antithetic`.
+        weight: see `d2sm`.
 
     Returns:
         a scalar in the units of `d2sm`.
@@ -51,6 +53,8 @@ def d2sm_vr(s1: Tensor, s2: Matrix, p: Perturbation) -> Tensor:
     Source: Meng et al. 2021, section 4 (D2SM-VR).
     """
     squared_norm, on_target = _psi(s1, as_matrix(s2), p)
+    if weight is not None:
+        squared_norm, on_target = weight * squared_norm, weight * on_target
     noisy = sum(p.at(point, squared_norm) / 2 - p.at(point, on_target) for point in ("plus", "minus"))
     return (noisy + 2 * p.at("clean", on_target)).mean()
 
@@ -109,7 +113,7 @@ def d2sm_centered_vr(s1: Tensor, s2: Matrix, p: Perturbation, weight: Tensor | N
     return (noisy + 2 * p.at("clean", on_target)).mean()
 
 
-def jacobian_matching(s2: Matrix, v: Tensor, product: Tensor) -> Tensor:
+def jacobian_matching(s2: Matrix, v: Tensor, product: Tensor, weight: Tensor | None = None) -> Tensor:
     """`½ ‖(s2 − ∇s1) v‖²`: an s2 that is to be the Jacobian of s1, seen through random probes.
 
     Over probes with `E vvᵀ = I` its mean is `½ ‖s2 − ∇s1‖²` (Frobenius). The noise is not in the target but in the
@@ -119,13 +123,14 @@ def jacobian_matching(s2: Matrix, v: Tensor, product: Tensor) -> Tensor:
         s2: at B points.
         v: a probe for each of them, `(B, D)`, independent of the point and its noise.
         product: `∇s1 v` there, `(B, D)`, held fixed.
+        weight: of each of the points, `(B,)`.
 
     Returns:
         a scalar, the mean over the points, in units of 1/σ⁴.
 
     Source: ours; for the probes, Hutchinson 1989.
     """
-    return (as_matrix(s2).matvec(v) - product.detach()).square().sum(1).mean() / 2
+    return weighted_mean((as_matrix(s2).matvec(v) - product.detach()).square().sum(1) / 2, weight)
 
 
 def _psi(s1: Tensor, s2: SymmetricMatrix, p: Perturbation) -> tuple[Tensor, Tensor]:

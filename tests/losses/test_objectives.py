@@ -70,6 +70,40 @@ class TestTraceWeight:
         close(weight, torch.tensor([2 / 4, 2 / 1, 2 / 0.02**2]))
         assert not weight.requires_grad
 
+    def test_is_in_other_units_where_levels_differ(self):
+        """`unit` u = σ⁴/v: t = tr Cov/v."""
+        sigma = torch.tensor([[0.5], [0.5], [0.25]])
+        v = torch.tensor([[0.1], [0.2], [0.05]])
+        covariance = [0.0625 * self.s2.alpha[i] + 0.25 for i in (0, 1)] + [0.25**4 * self.s2.alpha[2] + 0.25**2]
+        t = torch.stack([c.sum() for c in covariance]) / v.flatten()
+        close(losses.trace_weight(self.s2, sigma, sigma**4 / v), (2 / t.square()).detach())
+
     def test_can_be_that_of_the_batch(self):
-        weight = losses.trace_weight(self.s2, SIGMA, torch.mean)
+        weight = losses.trace_weight(self.s2, SIGMA, pool=torch.mean)
         close(weight, torch.full((3,), 2.0))
+
+
+@pytest.mark.parametrize("name", OBJECTIVES[2])
+def test_a_level_for_each_point_is_the_mean_over_levels(name):
+    """The loss of a batch of several σ is the mean of those of its points, each in units of its own v."""
+    torch.manual_seed(0)
+    objective = OBJECTIVES[2][name]
+    clean, noise = torch.randn(2, 3, 6, dtype=torch.float64)
+    sigma = torch.tensor([[0.1], [0.5], [2.0]], dtype=torch.float64)
+    unit = sigma**4 / (sigma**2 / (1 + sigma**2))
+    p = objective.perturb(clean, sigma, noise)
+    assert p.levels.shape == (len(p.inputs), 1)
+    rows = objective.rows(p)
+    s1, alpha = torch.randn(2, len(p.inputs), 6, dtype=torch.float64)
+    s2 = DiagonalPlusLowRank(alpha[:rows], torch.randn(rows, 6, 2, dtype=torch.float64))
+    options = needs(objective, rows, 3)
+    together = objective(p, s1, s2, 10.0, unit=unit, **options)["loss"]
+    alone = []
+    for i in range(3):
+        own = slice(i, None, 3)
+        one = objective.perturb(clean[i : i + 1], sigma[i].item(), noise[i : i + 1])
+        options_of_it = {key: value[own] if key == "weight" else value[i : i + 1] for key, value in options.items()}
+        values = objective(one, s1[own], s2[own], **options_of_it)
+        factor = 10.0 if objective.published else 1.0
+        alone.append(factor * unit[i] * values["first_order"] + unit[i] ** 2 * values["second_order"])
+    close(together, torch.stack(alone).mean())
