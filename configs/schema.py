@@ -5,6 +5,7 @@ named once in the log.
 """
 
 import importlib
+import math
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
@@ -14,6 +15,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainValidator,
     StrictBool,
     StrictInt,
     StrictStr,
@@ -46,13 +48,40 @@ def _one_of(package: str, table: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _level(value: Any) -> float:
+    """A noise level, in pydantic's words where it is none."""
+    try:
+        level = float(_number(value))
+    except (TypeError, ValueError) as error:
+        raise ValueError("input should be a valid number") from error
+    if not math.isfinite(level):
+        raise ValueError("input should be a finite number")
+    if level <= 0:
+        raise ValueError("input should be greater than 0")
+    return level
+
+
+def _noise(value: Any) -> float | tuple[float, float]:
+    """One noise level, or the lowest and the highest of a range."""
+    if not isinstance(value, list | tuple):
+        return _level(value)
+    levels = tuple(_level(one) for one in value)
+    if len(levels) == 1:
+        return levels[0]
+    if len(levels) != 2 or not levels[0] < levels[1]:
+        raise ValueError("one noise level, or the lowest and the highest of a range, is expected")
+    return levels[0], levels[1]
+
+
+Noise = Annotated[float | tuple[float, float], PlainValidator(_noise)]
 Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Positive = Annotated[Number, Field(gt=0)]
 Count = Annotated[StrictInt, Field(ge=1)]
+Decay = Annotated[Number, Field(ge=0, lt=1)]
 
 Dataset = Annotated[StrictStr, _one_of("datasets", "DATASETS")]
 Density = Annotated[StrictStr, _one_of("datasets", "DENSITIES")]
-Network = Annotated[StrictStr, _one_of("models", "NETWORKS")]
+Network = Annotated[StrictStr, _one_of("models", "NETWORK_NAMES")]
 Loss = Annotated[StrictStr, _one_of("losses", "OBJECTIVE_NAMES")]
 
 
@@ -63,6 +92,19 @@ def unused(default: Any) -> Any:
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_default=True)
+
+
+class UNetConfig(Section):
+    """The section `model.unet`: the arguments of `models.UNet`."""
+
+    widths: Annotated[list[Count], Field(min_length=1)] = Field([32, 64, 96], description="Channels at each level.")
+    blocks: Count = Field(1, description="Residual blocks a level, on each way.")
+    attention: Annotated[StrictInt, Field(ge=0)] = Field(
+        1, description="How many of the coarsest levels have it."
+    )
+    dropout: Annotated[Number, Field(ge=0, lt=1)] = Field(0.0, description="Within the residual blocks.")
+    positions: StrictBool = Field(True, description="A learned map at the start; fixes the size of the images.")
+    level_bypass: StrictBool = Field(True, description="A way round the last norm for an image's level.")
 
 
 class ModelConfig(Section):
@@ -79,8 +121,16 @@ class ModelConfig(Section):
     head: Literal["none", "diagonal", "low_rank"] = Field(
         "low_rank", description="The second order; none: s1 alone. Only SyntheticRunner has a choice."
     )
+    unet: UNetConfig = Field(default_factory=UNetConfig, description="Of network: unet, which takes a range of σ.")
+    taper: dict[Annotated[float, BeforeValidator(_number), Field(gt=0)], Count] | None = Field(
+        None, description="Columns of the factor by the range in pixels of their taper, .inf for none; network: unet."
+    )
+    denoiser: StrictStr | None = Field(
+        None, description="Run folder of a trained s1 of the same network: the second order is trained on it, frozen."
+    )
     ema: StrictBool = Field(False, description="Keep an exponential moving average of the weights.")
     ema_rate: Annotated[Number, Field(ge=0, lt=1)] = Field(0.999, description="Its decay a step.")
+    ema_ramp: StrictBool = Field(False, description="Decay (1 + i)/(10 + i) at update i, as long as that is less.")
     sigma_begin: Number = unused(1)
     sigma_end: Number = unused(0.01)
     num_classes: StrictInt = unused(1)
@@ -93,6 +143,8 @@ class DataConfig(Section):
     dataset: Dataset = "Digits"
     image_size: Annotated[StrictInt, Field(ge=4, multiple_of=2)] = Field(8, description="Height and width.")
     channels: Literal[1, 3] = Field(1, description="1: values in [0, 1]. 3: values in [-1, 1].")
+    mean: Number | None = Field(None, description="Of all training values; measured where a network needs it.")
+    std: Positive | None = Field(None, description="Their standard deviation, likewise.")
     random_flip: StrictBool = Field(False, description="Mirror each training image with probability 1/2.")
     density: Density = Field("two_moons", description="Which one, where dataset is Synthetic.")
     dimension: Annotated[StrictInt, Field(ge=2)] = Field(2, description="D of the densities normal and logistics.")
@@ -111,7 +163,9 @@ class Config(Section):
     """A whole configuration, as it is saved in a run folder."""
 
     runner: StrictStr | None = Field(None, description="Set by --runner.")
-    noise: Positive = Field(0.5, description="The noise level σ, in the units of the data; --noise.")
+    noise: Noise = Field(
+        0.5, description="σ in the units of the data, or a range [low, high]; --noise."
+    )
     seed: Annotated[StrictInt, Field(ge=0, lt=2**63)] = Field(1234, description="--seed.")
     rank: Count = Field(50, description="Columns of the low-rank factor; --rank.")
     comment: StrictStr = Field("", description="Any text to find the run by; --comment.")
@@ -119,6 +173,10 @@ class Config(Section):
     loss: Loss = Field("dsm", description="The objective; the _vr ones and jacobian reduce the variance at small σ.")
     batch_size: Count = Field(100, description="Images a step, over all processes together.")
     lr: Positive = Field(2e-4, description="Adam's learning rate.")
+    warmup_steps: Annotated[StrictInt, Field(ge=0)] = Field(0, description="Over which lr rises from zero.")
+    lr_schedule: Literal["constant", "cosine"] = Field("constant", description="cosine: falls to 1 % at the end.")
+    betas: tuple[Decay, Decay] = Field((0.9, 0.999), description="Of Adam's averages.")
+    weight_decay: Annotated[Number, Field(ge=0)] = Field(0.0, description="Decoupled, as in AdamW.")
     max_epochs: Count = 1000
     max_steps: Count | None = Field(None, description="Stop after so many steps, whatever max_epochs says.")
     clip_grad: Positive | None = Field(None, description="Clip the gradient's norm to this; off by default.")
@@ -139,6 +197,11 @@ class Config(Section):
     model: ModelConfig = Field(default_factory=ModelConfig)
     data: DataConfig = Field(default_factory=DataConfig)
 
+    @property
+    def sigmas(self) -> tuple[float, float]:
+        """The lowest and the highest noise level; equal where there is one."""
+        return self.noise if isinstance(self.noise, tuple) else (self.noise, self.noise)
+
     @model_validator(mode="after")
     def _fits_together(self) -> "Config":
         twice = {"dataset": "dataset", "channel": "channels", "img": "image_size"}
@@ -150,6 +213,14 @@ class Config(Section):
                 )
         if self.data.dataset == "Synthetic" and self.data.random_flip:
             raise ValueError("data.random_flip is true and data.dataset is Synthetic; only images can be mirrored")
+        if isinstance(self.noise, tuple) and self.model.network != "unet":
+            raise ValueError(f"noise is a range and model.network is {self.model.network}; unet takes a range")
+        if self.lr_schedule == "cosine" and self.max_steps is None:
+            raise ValueError("lr_schedule is cosine and max_steps is not given; say how long the training is")
+        if self.model.denoiser is not None and self.model.network != "unet":
+            raise ValueError(f"model.denoiser is given and model.network is {self.model.network}; unet is expected")
+        if self.model.taper is not None and (columns := sum(self.model.taper.values())) != self.rank:
+            raise ValueError(f"model.taper has {columns} columns and rank is {self.rank}; make them equal")
         head = HEADS.get(self.runner or "")
         if head is not None and head != self.model.head:
             self.model = self.model.model_copy(update={"head": head})

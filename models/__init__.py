@@ -1,15 +1,22 @@
 """Score networks and second-order heads, the scores they give, and the checkpoints they are kept in."""
 
-from models.loading import load
+from models.conditional import ConditionalNetworks, CovarianceNetwork, Denoiser, variance_scale
+from models.loading import load, take_denoiser
 from models.mlp import MLP
-from models.networks import NETWORKS, Networks, SeparateNetworks, SharedNetwork, build
+from models.networks import NETWORK_NAMES, NETWORKS, Networks, SeparateNetworks, SharedNetwork, build
 from models.refinenet import RefineNet
 from models.scores import ScoreModel, Scores, from_denoiser, score_model
 from models.second_order import DiagonalHead, LowRankHead
+from models.unet import DDPMUNet, UNet
 
 __all__ = [
     "MLP",
     "NETWORKS",
+    "NETWORK_NAMES",
+    "ConditionalNetworks",
+    "CovarianceNetwork",
+    "DDPMUNet",
+    "Denoiser",
     "DiagonalHead",
     "LowRankHead",
     "Networks",
@@ -18,8 +25,11 @@ __all__ = [
     "Scores",
     "SeparateNetworks",
     "SharedNetwork",
+    "UNet",
     "build",
     "from_denoiser",
     "load",
     "score_model",
+    "take_denoiser",
+    "variance_scale",
 ]

@@ -8,11 +8,12 @@ from torch import Tensor
 import configs
 from configs import Config, UserError
 from models import checkpoint
+from models.conditional import ConditionalNetworks
 from models.networks import build
 from models.published import translate_checkpoint
 from models.scores import ScoreModel, score_model
 
-__all__ = ["load"]
+__all__ = ["load", "take_denoiser"]
 
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> ScoreModel:
@@ -46,6 +47,26 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> ScoreModel:
     except RuntimeError as error:
         raise UserError(f"{path}: its weights do not fit the networks of {folder / 'config.yml'}") from error
     return score_model(network.to(device).eval(), config, config.data.shape)
+
+
+def take_denoiser(network: ConditionalNetworks, model: ScoreModel) -> None:
+    """Copies a trained denoiser into networks that have a covariance, whose network begins from the same weights.
+
+    Args:
+        network: `ConditionalNetworks`.
+        model: of a run with the same `model.unet`.
+
+    Raises:
+        UserError: where the two are not of the same network.
+    """
+    trained = getattr(model.network, "denoiser", None)
+    try:
+        if trained is None or network.covariance is None:
+            raise RuntimeError
+        network.denoiser.load_state_dict(trained.state_dict())
+        network.covariance.begin_from(trained)
+    except RuntimeError as error:
+        raise UserError("model.denoiser: not a run of the same model.network: unet and model.unet") from error
 
 
 def _weights(state: object, config: Config, path: Path) -> tuple[Config, dict[str, Tensor]]:

@@ -1,17 +1,24 @@
-"""The networks that are trained together, as one module: s1, and s2 where there is a second order."""
+"""The networks that are trained together, as one module: s1, and s2 where there is a second order.
+
+Every such module maps points and σ to both scores, `(x, sigma) -> (s1, s2)`; those made for one noise level take σ for
+the level that they were made for.
+"""
 
 import math
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from configs import Config, UserError
 from linalg import DiagonalPlusLowRank
+from models.conditional import ConditionalNetworks, CovarianceNetwork, Denoiser, Level, begin_last_layer
 from models.mlp import MLP
 from models.refinenet import RefineNet
 from models.second_order import DiagonalHead, LowRankHead, second_order_score, windows
+from models.unet import UNet
 
-__all__ = ["NETWORKS", "Networks", "SeparateNetworks", "SharedNetwork", "build"]
+__all__ = ["NETWORKS", "NETWORK_NAMES", "Networks", "SeparateNetworks", "SharedNetwork", "build"]
 
 
 class SeparateNetworks(nn.Module):
@@ -22,9 +29,18 @@ class SeparateNetworks(nn.Module):
         self.s1 = s1
         self.s2 = s2
 
-    def forward(self, x: Tensor, rows: int | None = None) -> tuple[Tensor, DiagonalPlusLowRank | None]:
+    def forward(self, x: Tensor, sigma: Level, rows: int | None = None) -> tuple[Tensor, DiagonalPlusLowRank | None]:
         """Both scores at x `(B, D)` in one call; s2 at the first `rows` points only, where that is given."""
         return self.s1(x), None if self.s2 is None else self.s2(x[:rows])
+
+    def first_order(self, x: Tensor, sigma: Level) -> Tensor:
+        """The score alone, `(B, D)`."""
+        return self.s1(x)
+
+    def second_order(self, x: Tensor, sigma: Level) -> DiagonalPlusLowRank:
+        """The second-order score alone, where there is one."""
+        assert self.s2 is not None
+        return self.s2(x)
 
 
 class SharedNetwork(nn.Module):
@@ -46,7 +62,7 @@ class SharedNetwork(nn.Module):
         self.trunk = trunk
         self.windows = None if windows is None else nn.Parameter(windows)
 
-    def forward(self, x: Tensor, rows: int | None = None) -> tuple[Tensor, DiagonalPlusLowRank]:
+    def forward(self, x: Tensor, sigma: Level, rows: int | None = None) -> tuple[Tensor, DiagonalPlusLowRank]:
         """Both scores at x `(B, D)` in one call; s2 at the first `rows` points only, where that is given."""
         images = self.trunk(x).unflatten(1, (self.outputs, -1))
         alpha, beta = images[:rows, 1], images[:rows, 2:]
@@ -54,16 +70,16 @@ class SharedNetwork(nn.Module):
             beta = beta * self.windows
         return images[:, 0] / self.sigma, second_order_score(alpha, beta.mT, self.covariance, self.sigma)
 
-    def s1(self, x: Tensor) -> Tensor:
+    def first_order(self, x: Tensor, sigma: Level) -> Tensor:
         """The score alone, `(B, D)`."""
-        return self(x)[0]
+        return self(x, sigma)[0]
 
-    def s2(self, x: Tensor) -> DiagonalPlusLowRank:
+    def second_order(self, x: Tensor, sigma: Level) -> DiagonalPlusLowRank:
         """The second-order score alone."""
-        return self(x)[1]
+        return self(x, sigma)[1]
 
 
-Networks = SeparateNetworks | SharedNetwork
+Networks = SeparateNetworks | SharedNetwork | ConditionalNetworks
 
 
 def _refinenet(shape: tuple[int, ...], width: int, outputs: int) -> RefineNet:
@@ -78,23 +94,31 @@ def _mlp(shape: tuple[int, ...], width: int, outputs: int) -> MLP:
 
 
 NETWORKS: dict[str, Callable[[tuple[int, ...], int, int], nn.Module]] = {"refinenet": _refinenet, "mlp": _mlp}
-"""From the shape of a point, a width and the number k of values for each entry to a network `(B, D)` → `(B, k·D)`."""
+"""From the shape of a point, a width and the number k of values for each entry to a network `(B, D)` → `(B, k·D)`, for
+one noise level; `unet`, which is for a range, is built by itself."""
+
+NETWORK_NAMES = (*NETWORKS, "unet")
 
 
 def build(config: Config, shape: tuple[int, ...]) -> Networks:
     """Fresh networks for a configuration.
 
     Args:
-        config: its section `model`, `noise` and `rank` count.
+        config: its section `model`, `noise` and `rank` count; for `unet` also `data.mean` and `data.std`.
         shape: of a point, `(C, H, W)` or `(D,)`; a vector gets a multilayer perceptron whatever `model.network` says.
 
     Returns:
-        a module that maps x `(B, D)` to `(s1, s2)`, s2 None where the head is `none`; `.s1` and `.s2` give one.
+        a module that maps x `(B, D)` and σ to `(s1, s2)`, s2 None where the head is `none`.
 
     Raises:
         UserError: where `model.head` is not known, or the network does not take such points.
     """
     model = config.model
+    if model.head not in ("none", "diagonal", "low_rank"):
+        raise UserError(f"model.head: {model.head}; none, diagonal or low_rank is expected")
+    rank = config.rank if model.head == "low_rank" else 0
+    if model.network == "unet":
+        return _conditional(config, shape, rank)
     make = NETWORKS[model.network if len(shape) == 3 else "mlp"]
 
     def network(outputs: int = 1) -> nn.Module:
@@ -102,10 +126,7 @@ def build(config: Config, shape: tuple[int, ...]) -> Networks:
 
     if model.head == "none":
         return SeparateNetworks(network())
-    if model.head not in ("diagonal", "low_rank"):
-        raise UserError(f"model.head: {model.head}; none, diagonal or low_rank is expected")
-    rank = config.rank if model.head == "low_rank" else 0
-    covariance, sigma = model.covariance, config.noise
+    covariance, sigma = model.covariance, config.sigmas[0]
     if model.trunk == "shared":
         trunk = network(2 + rank)
         maps = windows(rank, trunk.shape) if rank and isinstance(trunk, RefineNet) else None
@@ -113,3 +134,24 @@ def build(config: Config, shape: tuple[int, ...]) -> Networks:
     if rank == 0:
         return SeparateNetworks(network(), DiagonalHead(network(), covariance, sigma))
     return SeparateNetworks(network(), LowRankHead(network(), network(rank), rank, covariance, sigma))
+
+
+def _conditional(config: Config, shape: tuple[int, ...], rank: int) -> ConditionalNetworks:
+    """A preconditioned U-Net for s1, and one for the covariance."""
+    if len(shape) != 3:
+        raise UserError(f"model.network: unet takes images, not points of shape {shape}; mlp takes any")
+    model, channels = config.model, shape[0]
+    mean, std = config.data.mean or 0.0, config.data.std or 1.0
+
+    def network(inputs: int, outputs: int) -> UNet:
+        return UNet(inputs * channels, shape[1:], outputs * channels, **model.unet.model_dump())
+
+    denoiser = Denoiser(network(1, 1), shape, mean, std)
+    if model.head == "none":
+        return ConditionalNetworks(denoiser)
+    ranges = None
+    if rank and model.taper is not None:
+        ranges = torch.tensor([reach for reach, columns in model.taper.items() for _ in range(columns)])
+    covariance = CovarianceNetwork(network(2, 1 + rank), shape, mean, std, ranges)
+    begin_last_layer(covariance.network, channels)
+    return ConditionalNetworks(denoiser, covariance, frozen=model.denoiser is not None)

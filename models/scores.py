@@ -88,7 +88,7 @@ class ScoreModel:
 
 
 def score_model(network: Networks, config: Config, shape: tuple[int, ...]) -> ScoreModel:
-    """The scores that a network gives, at the noise level of its configuration.
+    """The scores that a network gives, at the noise levels of its configuration.
 
     Args:
         network: see `models.build`; it is used as it is, not copied.
@@ -97,11 +97,14 @@ def score_model(network: Networks, config: Config, shape: tuple[int, ...]) -> Sc
     """
 
     def at(sigma: float) -> Scores:
-        if config.model.head == "none":
-            return Scores(sigma, network.s1)
-        return Scores(sigma, network.s1, network.s2, both=network)
+        def s1(x: Tensor) -> Tensor:
+            return network.first_order(x, sigma)
 
-    return ScoreModel(at, (config.noise, config.noise), shape, config, network)
+        if config.model.head == "none":
+            return Scores(sigma, s1)
+        return Scores(sigma, s1, lambda x: network.second_order(x, sigma), both=lambda x: network(x, sigma))
+
+    return ScoreModel(at, config.sigmas, shape, config, network)
 
 
 def from_denoiser(

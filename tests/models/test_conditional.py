@@ -1,0 +1,125 @@
+"""Networks for a range of noise levels: right in scale at both ends, whatever the U-Net says."""
+
+import math
+
+import pytest
+import torch
+
+import models
+from configs import Config, UserError
+from linalg import DiagonalPlusLowRank, TaperedLowRank
+from models import ConditionalNetworks, variance_scale
+
+close = torch.testing.assert_close
+SHAPE = (1, 8, 8)
+MEAN, STD = 0.3, 0.5
+
+
+def config(runner: str = "LowRankHybridRunner", taper: dict | None = None, **more) -> Config:
+    model = {"network": "unet", "unet": {"widths": [8, 8]}, "taper": taper, **more}
+    data = {"mean": MEAN, "std": STD}
+    return Config(runner=runner, noise=[0.01, 10.0], rank=4, model=model, data=data)
+
+
+def networks(*args, **options) -> ConditionalNetworks:
+    torch.manual_seed(0)
+    return models.build(config(*args, **options), SHAPE)
+
+
+def points(count: int = 3) -> torch.Tensor:
+    return MEAN + STD * torch.randn(count, 64, generator=torch.Generator().manual_seed(1))
+
+
+class TestTheEndsOfTheAxis:
+    def test_without_noise_the_denoiser_is_the_identity(self):
+        x = points()
+        close(networks().denoiser(x, 1e-5), x, rtol=0, atol=1e-4)
+
+    def test_in_noise_alone_it_is_the_mean_to_the_scale_of_the_data(self):
+        """D = μ + c_skip (x̃ − μ) + c_out F with F of order one: c_skip x̃ → 0 and c_out → σ_d."""
+        network = networks()
+        x = MEAN + 1e4 * torch.randn(3, 64)
+        assert (network.denoiser(x, 1e4) - MEAN).abs().max() < 10 * STD
+
+    def test_a_fresh_network_is_the_denoiser_of_a_normal(self):
+        """Its last layer is zero, so D is the posterior mean under N(μ, σ_d²), at every σ."""
+        x = points()
+        for sigma in (0.01, 0.5, 10.0):
+            expected = MEAN + STD**2 / (STD**2 + sigma**2) * (x - MEAN)
+            close(networks().denoiser(x, sigma), expected)
+
+    def test_a_fresh_covariance_is_a_share_of_that_of_a_normal(self):
+        x, share = points(), math.log1p(math.exp(-3))
+        for sigma in (0.01, 0.5, 10.0):
+            _, s2 = networks("DoubleDiagonalHybridRunner")(x, sigma)
+            variance = (sigma**4 * s2 + sigma**2).diagonal()
+            close(variance, torch.full_like(variance, share * variance_scale(sigma, STD)), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("taper", [None, {2.0: 3, math.inf: 1}])
+def test_a_level_for_each_point_is_that_level(taper):
+    network, x = networks(taper=taper), points()
+    sigma = torch.tensor([[0.02], [0.3], [5.0]])
+    s1, s2 = network(x, sigma)
+    assert isinstance(s2, DiagonalPlusLowRank if taper is None else TaperedLowRank)
+    for number, level in enumerate(sigma.flatten().tolist()):
+        one_s1, one_s2 = network(x[number : number + 1], level)
+        close(s1[number : number + 1], one_s1, rtol=1e-4, atol=1e-4 / level)
+        close(s2[number : number + 1].dense(), one_s2.dense(), rtol=1e-3, atol=1e-4 / level**2)
+
+
+def test_the_first_rows_alone():
+    network, x = networks(), points()
+    s1, s2 = network(x, torch.tensor([[0.1], [0.2], [0.3]]), rows=2)
+    assert (len(s1), len(s2)) == (3, 2)
+    close(network.first_order(x, 0.2), network(x, 0.2)[0])
+    close(network.second_order(x, 0.2).dense(), network(x, 0.2)[1].dense())
+
+
+def test_no_predicted_variance_is_negative():
+    network = networks(taper={2.0: 4})
+    with torch.no_grad():
+        for weight in network.covariance.parameters():
+            weight.add_(torch.randn_like(weight))
+    for sigma in (0.01, 1.0, 10.0):
+        covariance = sigma**4 * network.second_order(points(), sigma) + sigma**2
+        assert (torch.linalg.eigvalsh(covariance.dense().double()) > 0).all()
+
+
+def test_scores_at_every_level_of_the_range():
+    c = config()
+    model = models.score_model(networks(), c, SHAPE)
+    assert model.sigmas == (0.01, 10.0)
+    assert model.at(0.3).sigma == 0.3
+    with pytest.raises(UserError, match="scores at σ from 0.01 to 10, not at σ = 20"):
+        model.at(20.0)
+
+
+def test_the_second_order_begins_from_the_denoiser():
+    torch.manual_seed(0)
+    trained = models.build(config("UnetDSMRunner"), SHAPE)
+    with torch.no_grad():
+        for weight in trained.parameters():
+            weight.add_(0.1 * torch.randn_like(weight))
+    network = networks(denoiser="a folder")
+    models.take_denoiser(network, models.score_model(trained, config("UnetDSMRunner"), SHAPE))
+    x = points()
+    close(network.denoiser(x, 0.3), trained.denoiser(x, 0.3))
+    own, theirs = network.covariance.network.state_dict(), trained.denoiser.network.state_dict()
+    assert torch.equal(own["down.0.blocks.0.conv1.weight"], theirs["down.0.blocks.0.conv1.weight"])
+    assert torch.equal(own["conv_in.weight"][:, :1], theirs["conv_in.weight"])
+    assert (own["conv_in.weight"][:, 1:] == 0).all()
+    assert not any(weight.requires_grad for weight in network.denoiser.parameters())
+    assert all(weight.requires_grad for weight in network.covariance.parameters())
+
+
+def test_another_network_is_refused():
+    other = Config(runner="UnetDSMRunner", noise=0.5, model={"network": "mlp", "ngf": 8})
+    model = models.score_model(models.build(other, SHAPE), other, SHAPE)
+    with pytest.raises(UserError, match="model.denoiser: not a run of the same model.network: unet"):
+        models.take_denoiser(networks(denoiser="a folder"), model)
+
+
+def test_vectors_are_refused():
+    with pytest.raises(UserError, match=r"unet takes images, not points of shape \(5,\)"):
+        models.build(config(), (5,))
