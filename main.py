@@ -49,7 +49,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
                       "take the run folder's own")  # fmt: skip
     what.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
                       help="override a value of the config, such as model.ngf=32; can be given many times")  # fmt: skip
-    what.add_argument("--noise", type=float, metavar="σ", help="noise level, in the units of the data (default: 0.5)")
+    what.add_argument("--noise", type=float, nargs="+", metavar="σ", help="noise level, in the units of the data, or "
+                      "the lowest and the highest of a range (default: 0.5)")  # fmt: skip
     what.add_argument("--rank", type=int, metavar="R", help="columns of a low-rank second-order head (default: 50)")
     what.add_argument("--seed", type=int, help="of the weights, the noise and the order (default: 1234)")
 
@@ -146,8 +147,9 @@ def run(args: argparse.Namespace) -> None:
         fresh = not (args.test or args.resume_training)
         if fresh:
             runner.load_data()
+            runner.measure_data()
             if world.first:
-                run_folder.create(folder, config, images, ask=not args.ni)
+                run_folder.create(folder, runner.config, images, ask=not args.ni)
         world.wait()
         log_to(folder if world.first else None, args.verbose if world.first else "critical")
         if fresh and (unused := config.unused_keys()):

@@ -109,7 +109,7 @@ def cost(way: Way, batch: int, rows: int, device_name: str) -> tuple[float, int]
     config = configs.load(configs.find(way.config), runner=way.runner, noise=0.5, rank=way.rank)
     shape = config.data.shape
     network = models.build(config, shape).to(device).eval()
-    scores = models.score_model(network, config, shape).at(config.noise)
+    scores = models.score_model(network, config, shape).at(config.sigmas[0])
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(batch, math.prod(shape), generator=generator).to(device)
     v = torch.randn(batch, math.prod(shape), 1, generator=generator).to(device)

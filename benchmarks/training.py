@@ -124,18 +124,17 @@ def published_step(runner: Runner, state: TrainingState, clean: Tensor) -> None:
 def published_losses(runner: Runner, state: TrainingState, clean: Tensor) -> Tensor:
     """The loss as the published program arranges it: each order draws noise of its own, every network is called at
     each point by itself, and ψ and its target are D×D matrices."""
-    sigma, network = runner.config.noise, state.network
-    assert network.s2 is not None
+    sigma, network = runner.config.sigmas[0], state.network
     objective = losses.OBJECTIVES[2][runner.config.loss]
 
     first = losses.perturb(clean, sigma, with_clean=True)
-    s1 = torch.cat([network.s1(x) for x in first.inputs.split(len(clean))])
+    s1 = torch.cat([network.first_order(x, sigma) for x in first.inputs.split(len(clean))])
     first_order = losses.dsm_vr(s1, first)
 
     second = losses.perturb(clean, sigma, antithetic="minus" in objective.s2_points)
     inputs = second.inputs.split(len(clean))
-    s1 = torch.cat([network.s1(x) for x in inputs])
-    s2 = torch.cat([network.s2(x).dense() for x in inputs])
+    s1 = torch.cat([network.first_order(x, sigma) for x in inputs])
+    s2 = torch.cat([network.second_order(x, sigma).dense() for x in inputs])
     assert objective.second_order is not None
     second_order = objective.second_order(s1, s2, second)
     return runner.first_order_weight * first_order / sigma**2 + second_order

@@ -101,7 +101,7 @@ def open_run(
     model = models.load(folder, device)
     config = model.config
     assert config is not None  # what is loaded from a folder has one
-    return model.at(config.noise), config, image_test_set(config, device, count)
+    return model.at(config.sigmas[0]), config, image_test_set(config, device, count)
 
 
 def image_test_set(config: Config, device: torch.device | str = "cpu", count: int | None = None) -> ImageData:
@@ -157,7 +157,7 @@ def trained(
         if measure is None:
             runner.test()
         else:
-            metrics = measure(models.load(folder, world.device).at(config.noise))
+            metrics = measure(models.load(folder, world.device).at(config.sigmas[0]))
             own.write_text(json.dumps(metrics | settings, indent=2) + "\n")
     metrics = read_metrics(folder) if measure is None else json.loads(own.read_text())
     if not settings.items() <= metrics.items():

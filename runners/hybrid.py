@@ -15,6 +15,7 @@ __all__ = ["DoubleDiagonalHybridRunner", "HybridRunner", "LowRankHybridRunner"]
 
 SHOWN = 12
 COMPONENTS = 3
+JACOBIAN_SECONDS = 10
 
 
 class HybridRunner(ImageRunner):
@@ -22,7 +23,7 @@ class HybridRunner(ImageRunner):
 
     @torch.no_grad()
     def preview(self, scores: Scores) -> dict[str, Tensor | float]:
-        clean, noisy = self.preview_images()
+        clean, noisy = self.preview_images(scores.sigma)
         posterior = inference.posterior(scores, noisy)
         source, denoised, std = self.pictures(noisy), self.pictures(posterior.mean), posterior.std()
         std = (std / std.max()).unflatten(1, self.test_data.shape).cpu()  # on one scale: white is the largest of all
@@ -36,23 +37,27 @@ class HybridRunner(ImageRunner):
         data, seed = self.test_data, self.config.seed
         learned = evaluation.predictions(scores, data, seed)
         low_rank = self.config.model.head == "low_rank"
-        jacobian = evaluation.jacobian_predictions(scores, data, seed, components=low_rank)
+        seconds = JACOBIAN_SECONDS / len(self.test_levels())
+        jacobian = evaluation.jacobian_predictions(scores, data, seed, seconds, components=low_rank)
         metrics: dict[str, Any] = {**evaluation.denoising_metrics(scores, data, seed), **learned.metrics()}
         metrics["jacobian_of_s1"] = {"images": len(jacobian.variances)}
         by_name = {"s2": learned}
         if jacobian.variances:
             metrics["jacobian_of_s1"] |= jacobian.metrics()
             by_name["Jacobian of s1"] = jacobian
-        evaluation.calibration_figure(by_name).savefig(picture.with_name("calibration.png"), dpi=120)
+        beside = {what: picture.with_stem(picture.stem.replace("test", what)) for what in ("calibration", "walks")}
+        evaluation.calibration_figure(by_name).savefig(beside["calibration"], dpi=120)
 
         p = next(evaluation.noisy_batches(data, scores.sigma, seed, batch_size=min(SHOWN, len(data))))
         posterior = inference.posterior(scores, p.inputs)
         components = min(COMPONENTS, self.config.rank) if low_rank else 0
-        figure = evaluation.posterior_figure(posterior, data.shape, p.clean, components, self.title(metrics))
+        figure = evaluation.posterior_figure(
+            posterior, data.shape, p.clean, components, self.title(metrics, scores.sigma)
+        )
         figure.savefig(picture, dpi=120)
         if low_rank:
             walks = evaluation.walk_figure(posterior, data.shape, components=components)
-            walks.savefig(picture.with_name("walks.png"), dpi=120)
+            walks.savefig(beside["walks"], dpi=120)
         return metrics
 
 

@@ -15,18 +15,18 @@ PREVIEWED = 36
 class ImageRunner(Runner[ImageData]):
     """A runner of images."""
 
-    def preview_images(self) -> tuple[Tensor, Tensor]:
+    def preview_images(self, sigma: float) -> tuple[Tensor, Tensor]:
         """Up to 36 clean test images and noisy ones `(n, D)`, the noise always the same."""
         indices = torch.arange(min(PREVIEWED, len(self.test_data)))
         clean = next(datasets.batches(self.test_data, indices[None]))
         noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(self.config.seed))
-        return clean, clean + self.config.noise * noise.to(clean.device)
+        return clean, clean + sigma * noise.to(clean.device)
 
     def pictures(self, values: Tensor) -> Tensor:
         """Values of the model `(n, D)` as pictures `(n, C, H, W)` in [0, 1], on the CPU."""
         return datasets.displayable(values, self.test_data.shape)
 
-    def title(self, metrics: dict) -> str:
+    def title(self, metrics: dict, sigma: float) -> str:
         """Above the pictures of `--test`."""
         psnr = f"{metrics['noisy_psnr']:.2f} dB → {metrics['psnr']:.2f} dB"
-        return f"{self.config.data.dataset}, σ = {self.config.noise:g}: {psnr}"
+        return f"{self.config.data.dataset}, σ = {sigma:g}: {psnr}"

@@ -1,9 +1,10 @@
 """What every runner is: a configuration, its data and its run folder, to be trained and tested."""
 
 import logging
+import math
 from functools import cached_property
 from pathlib import Path
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -14,6 +15,8 @@ import losses
 import models
 from configs import Config, UserError
 from datasets import DensityData, ImageData
+from linalg import SymmetricMatrix
+from losses import Perturbation
 from models import Networks, Scores
 from runners import training
 from runners.distributed import World
@@ -23,6 +26,9 @@ from runners.state import TrainingState
 __all__ = ["Runner"]
 
 log = logging.getLogger(__name__)
+
+LEVELS = 5
+MEASURED = 10_000
 
 Data = TypeVar("Data", ImageData, DensityData)
 
@@ -106,6 +112,22 @@ class Runner(Generic[Data]):
         """
         return cast(Data, datasets.load(self.config, "test", self.world.device))
 
+    def measure_data(self) -> None:
+        """Completes the configuration by the mean and standard deviation of the training data, where its network needs
+        them and they are not there yet."""
+        section = self.config.data
+        if self.config.model.network != "unet" or section.std is not None:
+            return
+        if self.config.model.denoiser is not None:
+            trained = models.load(self.config.model.denoiser).config
+            assert trained is not None  # what is loaded from a folder has one
+            values = {"mean": trained.data.mean, "std": trained.data.std}
+        else:
+            rows = datasets.epoch_order(len(self.train_data), min(MEASURED, len(self.train_data)), 0, 0)[:1]
+            sample = next(datasets.batches(self.train_data, rows))
+            values = {"mean": float(sample.mean()), "std": float(sample.std())}
+        self.config = self.config.model_copy(update={"data": section.model_copy(update=values)})
+
     def load_data(self) -> None:
         """Loads what a training needs, so that mistakes are found before anything is written: the first process
         downloads, where that is needed, before the others look.
@@ -135,45 +157,82 @@ class Runner(Generic[Data]):
         Returns:
             scalars by name; `loss` is minimised.
         """
-        objective, sigma = self.objective, self.config.noise
+        objective, sigma = self.objective, state.draw_levels()
         p = objective.perturb(clean, sigma, noise)
-        s1, s2 = state.scores(p.inputs, objective.rows(p))
+        along = objective.probes if objective.probes != "signs" else None
+        inputs = p.inputs.requires_grad_() if along else p.inputs
+        s1, s2 = state.scores(inputs, p.levels, objective.rows(p))
         needs = {}
+        if isinstance(sigma, Tensor):
+            assert self.config.data.std is not None  # measured when the run was made
+            needs["unit"] = sigma**4 / models.variance_scale(sigma, self.config.data.std)
         if objective.weighted and s2 is not None:
-            free = self.config.model.covariance == "free"
-            needs["weight"] = losses.trace_weight(s2, sigma, self._batch_mean if free else None)
-        if objective.probes:
-            needs["probe"] = probe = state.draw(torch.randn, clean.shape[1]).sign()
-            x = p.at("plus", p.inputs)
-            needs["product"] = linalg.jacobian_product(state.network.s1, x, probe[:, :, None])[:, :, 0]
+            pool = self._batch_mean if self.config.model.covariance == "free" else None
+            needs["weight"] = losses.trace_weight(s2, sigma, needs.get("unit"), pool)
+        if objective.probes and s2 is not None:
+            needs |= self._probes(state, p, inputs, s1, s2)
+        if self.config.model.denoiser is not None:
+            s1 = s1.detach()
         return objective(p, s1, s2, self.first_order_weight, **needs)
+
+    def _probes(
+        self, state: TrainingState, p: Perturbation, inputs: Tensor, s1: Tensor, s2: SymmetricMatrix
+    ) -> dict[str, Tensor]:
+        """Probes of the objective, and the products of ∇s1 with them at the noisy points."""
+        normal = state.draw(torch.randn, p.clean.shape[1])
+        kind = cast(str, self.objective.probes)
+        at_noisy = p.at("plus", s1)
+        if kind == "signs":
+            probe = normal.sign()
+            x = p.at("plus", p.inputs)
+            product = linalg.jacobian_product(lambda x: state.network.first_order(x, p.sigma), x, probe[:, :, None])
+            return {"probe": probe, "product": product[:, :, 0]}
+        with torch.no_grad():
+            covariance = p.sigma**4 * p.at("plus", s2).detach() + p.sigma**2
+            probe = losses.PROBES[kind](normal, covariance, p.noise + p.sigma * at_noisy)
+        trained = self.config.model.denoiser is None
+        (product,) = torch.autograd.grad(s1, inputs, probe, retain_graph=trained)
+        return {"probe": probe, "product": product}
 
     def _batch_mean(self, values: Tensor) -> Tensor:
         return self.world.mean(values.mean())
 
     # --- test ---
 
-    def scores_of(self, network: Networks) -> Scores:
-        """The scores of networks of this configuration, at its noise level."""
-        return models.score_model(network, self.config, self.test_data.shape).at(self.config.noise)
+    def scores_of(self, network: Networks, sigma: float | None = None) -> Scores:
+        """The scores of networks of this configuration, at σ; by default in the middle of its range."""
+        low, high = self.config.sigmas
+        middle = low if low == high else math.sqrt(low * high)
+        model = models.score_model(network, self.config, self.test_data.shape)
+        return model.at(middle if sigma is None else sigma)
+
+    def test_levels(self) -> list[float]:
+        """The noise levels of `--test`: that of the run, or five of its range, in equal ratios."""
+        low, high = self.config.sigmas
+        return [low] if low == high else [low * (high / low) ** (step / (LEVELS - 1)) for step in range(LEVELS)]
 
     def test(self) -> dict:
         """Evaluates the newest checkpoint (its EMA weights where there are any) into `metrics.json`.
 
         Returns:
-            the metrics.
+            the metrics; of a range of noise levels a list of them, `levels`.
 
         Raises:
             UserError: where the checkpoint or the test data can't be read.
         """
         network = models.load(self.folder, self.world.device).network
         assert network is not None  # a checkpoint has one
-        picture = self.images / "test.png"
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        metrics = {"noise": self.config.noise, "seed": self.config.seed, "images": len(self.test_data)}
-        metrics |= self.evaluate(self.scores_of(network), picture)
+        self.images.mkdir(parents=True, exist_ok=True)
+        metrics: dict[str, Any] = {"noise": self.config.noise, "seed": self.config.seed, "images": len(self.test_data)}
+        levels = self.test_levels()
+        for sigma in levels:
+            name = "test.png" if len(levels) == 1 else f"test_{sigma:.3g}.png"
+            measured = self.evaluate(self.scores_of(network, sigma), self.images / name)
+            log.info("σ = %.3g: %s", sigma, measured)
+            if len(levels) == 1:
+                metrics |= measured
+            else:
+                metrics.setdefault("levels", []).append({"noise": sigma, **measured})
         path = write_metrics(self.folder, metrics)
-        for name, value in metrics.items():
-            log.info("%s: %s", name, f"{value:.5g}" if isinstance(value, float) else value)
-        log.info("written: %s and %s", path, picture)
+        log.info("written: %s and %s", path, self.images)
         return metrics

@@ -1,20 +1,21 @@
 """Everything that changes while a run trains, and that a resumed run needs to take the very same steps."""
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import models
-from configs import Config, UserError
+from configs import Config, ModelConfig, UserError
 from linalg import SymmetricMatrix
-from models import Networks, checkpoint
+from models import ConditionalNetworks, Networks, checkpoint
 from runners import random_state
 from runners.distributed import World
 
@@ -48,14 +49,23 @@ class TrainingState:
         self.network = models.build(config, shape).to(self.device)
         if config.channels_last:
             self.network.to(memory_format=torch.channels_last)
-        self._forward = torch.compile(self.network) if config.compile else self.network
-        if world.size > 1:
-            self._forward = DistributedDataParallel(self._forward, broadcast_buffers=False)
+        trained = [weight for weight in self.network.parameters() if weight.requires_grad]
         fused = self.device.type in ("cpu", "cuda")
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=config.lr, fused=fused)
+        self.optimizer: torch.optim.Optimizer
+        if config.weight_decay:
+            self.optimizer = torch.optim.AdamW(
+                trained, config.lr, config.betas, weight_decay=config.weight_decay, fused=fused
+            )
+        else:
+            self.optimizer = torch.optim.Adam(trained, config.lr, config.betas, fused=fused)
         self.average: AveragedModel | None = None
         if config.model.ema:
-            self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(config.model.ema_rate))
+            self.average = AveragedModel(self.network, multi_avg_fn=_averaging(config.model))
+        if config.compile:
+            self.network.compile()
+        self._forward: nn.Module = self.network
+        if world.size > 1:
+            self._forward = DistributedDataParallel(self.network, broadcast_buffers=False)
         self.generator = torch.Generator(self.device).manual_seed(config.seed)
         self.step = self.epoch = self.position = 0
         rows = config.batch_size // world.size
@@ -77,14 +87,26 @@ class TrainingState:
         """
         return distribution(self.config.batch_size, columns, generator=self.generator, device=self.device)[self.share]
 
-    def scores(self, inputs: Tensor, rows: int | None = None) -> tuple[Tensor, SymmetricMatrix | None]:
-        """Both scores at `inputs`, s2 at the first `rows` of them, in one call of the network and in the
+    def draw_levels(self) -> float | Tensor:
+        """The noise level of the run, or of each point of this process's share of the batch, `(B, 1)`, drawn
+        log-uniformly from its range."""
+        low, high = self.config.sigmas
+        if low == high:
+            return low
+        return low * (high / low) ** self.draw(torch.rand, 1)
+
+    def scores(
+        self, inputs: Tensor, sigma: float | Tensor, rows: int | None = None
+    ) -> tuple[Tensor, SymmetricMatrix | None]:
+        """Both scores at `inputs` and their σ, s2 at the first `rows` of them, in one call of the network and in the
         configured precision; the values are float32."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            return self._forward(inputs, rows)
+            return self._forward(inputs, sigma, rows)
 
     def update(self) -> None:
         """Moves the weights along the gradients that they have, and the average after them."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate
         if self.config.clip_grad is not None:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_grad)
         self.optimizer.step()
@@ -93,6 +115,17 @@ class TrainingState:
             self.average.update_parameters(self.network)
         self.step += 1
         self.position += 1
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the next step: it rises over `warmup_steps`, then stays or falls to 1 % along a half cosine."""
+        config = self.config
+        rising = min(1.0, (self.step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
+        if config.lr_schedule == "constant":
+            return config.lr * rising
+        assert config.max_steps is not None  # the schema asks for it
+        done = min(1.0, max(0, self.step - config.warmup_steps) / max(1, config.max_steps - config.warmup_steps))
+        return config.lr * rising * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
 
     @property
     def averaged(self) -> Networks:
@@ -123,8 +156,6 @@ class TrainingState:
         """
         self.network.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.lr
         if self.average is not None:
             self.average.module.load_state_dict(saved["ema"])
             self.average.n_averaged.copy_(saved["ema_updates"])
@@ -136,6 +167,18 @@ class TrainingState:
         else:
             self.generator.manual_seed(self.config.seed + self.step)
             log.warning("the checkpoint is from %s: on %s other noise is drawn from here on", device, self.device)
+
+    def begin(self) -> None:
+        """Takes the frozen denoiser, where the configuration names one, and begins the second order from its weights.
+
+        Raises:
+            UserError: where it can't be read or is not of the same network.
+        """
+        if self.config.model.denoiser is not None:
+            assert isinstance(self.network, ConditionalNetworks)  # the schema asks for it
+            models.take_denoiser(self.network, models.load(self.config.model.denoiser, self.device))
+            if self.average is not None:
+                self.average.module.load_state_dict(self.network.state_dict())
 
     def save(self, folder: Path, numbered: bool = False) -> None:
         """Writes `checkpoint.pth`, after the one before it was renamed; the first process alone does.
@@ -172,3 +215,15 @@ class TrainingState:
             raise UserError(f"{path}: does not fit this configuration; cannot resume from it") from error
         self._saved_at = time.monotonic()
         log.info("resuming from %s: step %d, epoch %d", path, self.step, self.epoch)
+
+
+def _averaging(model: ModelConfig) -> Callable[[Any, Any, Any], None]:
+    """How the average follows the weights: with a decay of `ema_rate`, or less in the first updates."""
+    if not model.ema_ramp:
+        return get_ema_multi_avg_fn(model.ema_rate)
+
+    def average(averages: Any, weights: Any, updates: Any) -> None:
+        decay = min(model.ema_rate, (1 + int(updates)) / (10 + int(updates)))
+        get_ema_multi_avg_fn(decay)(averages, weights, updates)
+
+    return average

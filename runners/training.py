@@ -41,6 +41,8 @@ def train(runner: "Runner", resume: bool = False) -> None:
     state = TrainingState(config, runner.train_data.shape, world)
     if resume:
         state.restore(checkpoints)
+    else:
+        state.begin()
     steps_an_epoch = len(runner.train_data) // config.batch_size
     total = min(config.max_epochs * steps_an_epoch, config.max_steps or sys.maxsize)
     if state.step >= total:

@@ -19,7 +19,7 @@ class UnetDSMRunner(ImageRunner):
 
     @torch.no_grad()
     def preview(self, scores: Scores) -> dict[str, Tensor | float]:
-        _, noisy = self.preview_images()
+        _, noisy = self.preview_images(scores.sigma)
         denoised = inference.posterior_mean(scores.s1(noisy), noisy, scores.sigma)
         return {"source": self.pictures(noisy), "denoised": self.pictures(denoised)}
 
@@ -33,5 +33,5 @@ class UnetDSMRunner(ImageRunner):
         denoised = inference.posterior_mean(scores.s1(p.inputs), p.inputs, scores.sigma)
         rows = {"clean": p.clean, "noisy": p.inputs, "denoised": denoised}
         pictures = {name: self.pictures(values) for name, values in rows.items()}
-        evaluation.image_rows(pictures, self.title(metrics)).savefig(picture, dpi=120)
+        evaluation.image_rows(pictures, self.title(metrics, scores.sigma)).savefig(picture, dpi=120)
         return metrics

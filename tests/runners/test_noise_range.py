@@ -1,0 +1,100 @@
+"""Runs over a range of noise levels: one network for all of them, first a denoiser, then the second order on it."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import models
+from models import checkpoint
+from runners import hybrid
+
+BASE = [
+    *("--config", "mnist.yml", "--device", "cpu", "--ni", "--noise", "0.2", "1.0", "--set", "data.dataset=Digits"),
+    *("--set", "data.image_size=8", "--set", "data_dir=data", "--set", "model.unet.widths=[8, 16]"),
+    *("--set", "warmup_steps=5", "--set", "print_every=1", "--set", "batch_size=128"),
+]
+DENOISER = ["--runner", "UnetDSMRunner", *BASE, "--doc", "denoiser", "--set", "loss=dsm", "--set", "max_steps=40"]
+SECOND = [
+    *("--runner", "LowRankHybridRunner", *BASE, "--rank", "4", "--set", "model.taper={2: 3, .inf: 1}"),
+    *("--set", "max_steps=14", "--set", "checkpoint_epochs=100"),
+]
+
+
+@pytest.fixture
+def denoiser(command, once, tmp_path):
+    """The run folder of a small denoiser."""
+
+    def train(folder):
+        assert command("--run", folder, *DENOISER).returncode == 0
+
+    return once("a denoiser of a range", train) / "logs/denoiser"
+
+
+def first_orders(output: str) -> list[float]:
+    lines = [line for line in output.splitlines() if line.startswith("step ")]
+    return [float(line.partition("first_order ")[2].partition(",")[0]) for line in lines]
+
+
+def test_the_denoiser_learns_at_every_level(denoiser):
+    config = yaml.safe_load((denoiser / "config.yml").read_text())
+    assert config["noise"] == [0.2, 1.0]
+    assert config["data"]["mean"] == pytest.approx(0.305, abs=0.01)  # of scikit-learn's digits over 16
+    assert config["data"]["std"] == pytest.approx(0.376, abs=0.01)
+    assert config["model"]["head"] == "none"
+    assert models.load(denoiser).sigmas == (0.2, 1.0)
+
+
+def test_the_second_order_is_trained_on_it_frozen(command, denoiser, tmp_path, monkeypatch):
+    monkeypatch.setattr(hybrid, "JACOBIAN_SECONDS", 0)
+    done = command(*SECOND, "--doc", "both", "--set", f"model.denoiser={denoiser}", "--set", "max_steps=60")
+    assert done.returncode == 0, done.stderr
+    ours, theirs = models.load(tmp_path / "runs/logs/both_rank4"), models.load(denoiser)
+    x = torch.randn(3, 64)
+    torch.testing.assert_close(ours.at(0.4).s1(x), theirs.at(0.4).s1(x))
+    done = command("--runner", "LowRankHybridRunner", "--doc", "both", "--test", "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "runs/logs/both_rank4/metrics.json").read_text())
+    assert [level["noise"] for level in metrics["levels"]] == pytest.approx([0.2, 0.299, 0.447, 0.669, 1.0], abs=1e-3)
+    for level in metrics["levels"]:
+        assert level["noisy_mse"] == pytest.approx(level["noise"] ** 2, rel=0.05)
+        assert 0 < level["mse"] < level["noisy_mse"]
+        assert level["negative_variances"] == 0
+        assert 0.5 < level["trace_ratio"] < 2  # a fresh one is off by a factor of three to nine
+    pictures = {path.name for path in (tmp_path / "runs/logs/both_rank4/images").iterdir()}
+    assert {"test_0.2.png", "test_0.447.png", "test_1.png", "calibration_0.2.png", "walks_1.png"} <= pictures
+
+
+@pytest.mark.parametrize("loss", ["centered_jacobian", "centered"])
+def test_both_orders_at_once(command, loss):
+    done = command(*SECOND, "--doc", "joint", "--set", f"loss={loss}")
+    assert done.returncode == 0, done.stderr
+    assert first_orders(done.stdout)[-1] < first_orders(done.stdout)[0]
+
+
+def test_a_resumed_run_takes_the_same_steps(command, denoiser, tmp_path, monkeypatch):
+    """Learning rates, levels, noise and probes: 7 steps and 7 more are 14, to the bit."""
+    options = [*SECOND, "--set", f"model.denoiser={denoiser}", "--set", "checkpoint_minutes=0"]
+    assert command(*options, "--doc", "whole").returncode == 0
+    folder = tmp_path / "runs/logs/whole_rank4"
+    whole = checkpoint.read(folder / "ckpt/checkpoint.pth")
+    half = tmp_path / "runs/logs/half_rank4"
+
+    def stop_at_seven(state: dict, path: Path, keep: Path | None = None) -> None:
+        write(state, path, keep)
+        if state["step"] == 7:
+            raise KeyboardInterrupt
+
+    write = checkpoint.write
+    monkeypatch.setattr(checkpoint, "write", stop_at_seven)
+    assert command(*options, "--doc", "half").returncode == 130
+    monkeypatch.setattr(checkpoint, "write", write)
+    done = command("--runner", "LowRankHybridRunner", "--doc", "half", "--resume_training", "--device", "cpu")
+    assert "resuming from" in done.stdout
+    resumed = checkpoint.read(half / "ckpt/checkpoint.pth")
+    assert resumed["step"] == whole["step"] == 14
+    for part in ("model", "ema"):
+        for name, value in whole[part].items():
+            assert torch.equal(value, resumed[part][name]), name
