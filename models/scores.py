@@ -1,6 +1,5 @@
 """Scores at a noise level, and what gives them at every level of a range."""
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -8,6 +7,7 @@ from torch import Tensor
 
 from configs import Config, UserError
 from linalg import SymmetricMatrix
+from losses.perturbation import noise_level
 from models.networks import Networks
 
 __all__ = ["ScoreModel", "Scores", "from_denoiser", "score_model"]
@@ -37,7 +37,7 @@ class Scores:
         s2: Callable[[Tensor], SymmetricMatrix] | None = None,
         both: BothOrders | None = None,
     ):
-        self.sigma = _one_level(sigma)
+        self.sigma = noise_level(sigma, zero=True)
         self.s1, self.s2, self._both = s1, s2, both
 
     def __call__(self, x: Tensor) -> tuple[Tensor, SymmetricMatrix | None]:
@@ -79,7 +79,7 @@ class ScoreModel:
             UserError: where the model has none at that level; the message names both.
             ValueError: where sigma is not one number, finite and not negative.
         """
-        sigma = _one_level(sigma)
+        sigma = noise_level(sigma, zero=True)
         low, high = self.sigmas
         if not low * (1 - 1e-6) <= sigma <= high * (1 + 1e-6):
             levels = f"σ = {low:g}" if low == high else f"σ from {low:g} to {high:g}"
@@ -137,11 +137,3 @@ def from_denoiser(
         return Scores(sigma, s1)
 
     return ScoreModel(at, (low, high), shape)
-
-
-def _one_level(sigma: float | Tensor) -> float:
-    if isinstance(sigma, Tensor) and sigma.ndim:
-        raise ValueError(f"sigma has shape {tuple(sigma.shape)}; scores have one noise level, a number is expected")
-    if not 0 <= sigma < math.inf:
-        raise ValueError(f"sigma is {float(sigma)}; a finite number, not negative, is expected")
-    return float(sigma)

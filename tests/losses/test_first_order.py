@@ -44,7 +44,7 @@ def test_wrong_shapes_are_refused():
     with pytest.raises(ValueError, match="noise has shape"):
         perturb(x, 0.5, noise=x[:2])
     with pytest.raises(ValueError, match="sigma has shape"):
-        perturb(x, torch.ones(4))
+        perturb(x, torch.ones(3))
     with pytest.raises(ValueError, match="do not include those at 'clean'"):
         losses.dsm_vr(x, perturb(x, 0.5))
 
