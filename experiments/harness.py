@@ -90,10 +90,10 @@ def run(main: Callable[[], None]) -> None:
 
 
 def open_run(
-    folder: Path, device: torch.device | str = "cpu", count: int | None = None
+    folder: Path, device: torch.device | str = "cpu", count: int | None = None, sigma: float | None = None
 ) -> tuple[Scores, Config, ImageData]:
-    """The scores of a run folder or checkpoint at its own noise level, its configuration, and its test images, or the
-    first `count` of them.
+    """The scores of a run folder or checkpoint at σ, its lowest noise level by default, its configuration, and its test
+    images, or the first `count` of them.
 
     Raises:
         UserError: where the run cannot be read; see also `image_test_set`.
@@ -101,7 +101,7 @@ def open_run(
     model = models.load(folder, device)
     config = model.config
     assert config is not None  # what is loaded from a folder has one
-    return model.at(config.sigmas[0]), config, image_test_set(config, device, count)
+    return model.at(config.sigmas[0] if sigma is None else sigma), config, image_test_set(config, device, count)
 
 
 def image_test_set(config: Config, device: torch.device | str = "cpu", count: int | None = None) -> ImageData:

@@ -26,6 +26,7 @@ from runners import distributed
 __all__ = ["METHODS", "Leading", "compare", "summarise", "trained_on_digits"]
 
 COMPONENTS = 5
+QUICK = 0.05
 BATCH = 20
 
 
@@ -47,7 +48,7 @@ class Leading:
 def by_head(scores: Scores, x: Tensor, generator: torch.Generator, refine: int = 0) -> Leading:
     """The trained second order, refined by so many steps of subspace iteration."""
     posterior = inference.posterior(scores, x)
-    _, directions = posterior.principal_components(COMPONENTS, refine)
+    _, directions = posterior.principal_components(COMPONENTS, refine, QUICK)
     calls = torch.full((len(x),), 1 + refine * COMPONENTS, device=x.device)
     return Leading(directions, calls, None if refine else posterior.covariance.trace())
 
@@ -85,7 +86,7 @@ def trained_on_digits(run: Path, world: distributed.World, overrides: list[str])
     return folder
 
 
-def compare(folder: Path, count: int, device: torch.device, seed: int = 0) -> list[dict]:
+def compare(folder: Path, count: int, device: torch.device, seed: int = 0, sigma: float | None = None) -> list[dict]:
     """A row for each method.
 
     Args:
@@ -93,12 +94,13 @@ def compare(folder: Path, count: int, device: torch.device, seed: int = 0) -> li
         count: of test images.
         device: where.
         seed: of the noise and the random start.
+        sigma: of a model of several noise levels.
 
     Returns:
         rows with `images`, `method`, `captured_5`, `trace_ratio` (None where no trace is predicted), `calls` of the
         network, a product with its Jacobian counted as one, and `milliseconds`, an image both.
     """
-    scores, _, data = open_run(folder, device, count)
+    scores, _, data = open_run(folder, device, count, sigma)
     generator = torch.Generator(device).manual_seed(seed)
     batches = []
     for p in evaluation.noisy_batches(data, scores.sigma, seed, batch_size=BATCH):
@@ -120,6 +122,7 @@ def compare(folder: Path, count: int, device: torch.device, seed: int = 0) -> li
         rows.append(
             {
                 "images": len(data),
+                "noise": scores.sigma,
                 "method": name,
                 "captured_5": captured / energy,
                 "trace_ratio": energy / traces if traces else None,
@@ -133,16 +136,25 @@ def compare(folder: Path, count: int, device: torch.device, seed: int = 0) -> li
 def summarise(rows: list[dict]) -> str:
     """The table, the methods of each data set one below the other; calls and times for an image, and how many times
     faster than subspace iteration."""
-    slowest = {row["data"]: row["milliseconds"] for row in rows if row["method"] == "subspace iteration"}
-    columns = {"data": "{}", "images": "{:d}", "method": "{}", "captured_5": "{:.3f}", "trace_ratio": "{:.3f}"}
+    slowest = {
+        (row["data"], row["noise"]): row["milliseconds"] for row in rows if row["method"] == "subspace iteration"
+    }
+    columns = {
+        "data": "{}",
+        "noise": "{:g}",
+        "images": "{:d}",
+        "method": "{}",
+        "captured_5": "{:.3f}",
+        "trace_ratio": "{:.3f}",
+    }
     columns |= {"calls": "{:.0f}", "milliseconds": "{:.2f}", "faster": "{:.1f}×"}
-    return table([row | {"faster": slowest[row["data"]] / row["milliseconds"]} for row in rows], columns)
+    return table([row | {"faster": slowest[row["data"], row["noise"]] / row["milliseconds"]} for row in rows], columns)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    shared = {"seed": 0, "set": [], "device": None}
+    shared = {"seed": 0, "set": [], "device": None, "noise": [0.5]}
     parser = argument_parser("experiments.uncertainty", __doc__, run=Path("runs/uncertainty"), **shared)
-    parser.add_argument("--mnist", type=Path, default=Path("checkpoints/mnist_low_rank"), help="run folder of MNIST")
+    parser.add_argument("--mnist", type=Path, default=Path("checkpoints/mnist"), help="run folder of MNIST")
     parser.add_argument("--data", nargs="+", choices=("digits", "mnist"), default=["digits", "mnist"])
     parser.add_argument("--images", type=int, default=20, help="test images of each")
     args = parser.parse_args(arguments)
@@ -150,7 +162,9 @@ def main(arguments: list[str] | None = None) -> None:
     rows = []
     for name in args.data:
         folder = trained_on_digits(args.run, world, args.overrides) if name == "digits" else args.mnist
-        rows += [{"data": name} | row for row in compare(folder, args.images, world.device, args.seed)]
+        for sigma in [0.5] if name == "digits" else args.noise:
+            measured = compare(folder, args.images, world.device, args.seed, sigma)
+            rows += [{"data": name} | row for row in measured]
     print(summarise(rows))
     settings = {"components": COMPONENTS, "batch": BATCH, "seed": args.seed, "mnist": args.mnist}
     print("written:", save_table(args.results / "uncertainty.csv", rows, settings, world.device))

@@ -69,9 +69,9 @@ class Dense(SymmetricMatrix):
     def dense(self) -> Tensor:
         return self.matrix
 
-    def eigh_top(self, k: int) -> tuple[Tensor, Tensor]:
+    def eigh_top(self, k: int, tolerance: float | None = None) -> tuple[Tensor, Tensor]:
         """The k largest eigenvalues `(B, k)`, descending, and their orthonormal eigenvectors `(B, D, k)`, by the dense
-        problem at any D, differentiably.
+        problem at any D, differentiably, and exactly whatever the tolerance.
 
         Raises:
             ValueError: where k is not from 1 to D.

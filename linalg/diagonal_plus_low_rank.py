@@ -201,11 +201,11 @@ class DiagonalPlusLowRank(SymmetricMatrix):
         gram = self.beta.mT @ (self.beta / self.alpha[:, :, None])
         return torch.linalg.cholesky(gram + torch.eye(self.rank, dtype=gram.dtype, device=gram.device))
 
-    def eigh_top(self, k: int) -> tuple[Tensor, Tensor]:
+    def eigh_top(self, k: int, tolerance: float | None = None) -> tuple[Tensor, Tensor]:
         """The k largest eigenvalues `(B, k)` and their eigenvectors `(B, D, k)`; those of a diagonal matrix are its
         largest entries and their axes. Otherwise, and for what is raised, see `SymmetricMatrix.eigh_top`."""
         if self.rank:
-            return super().eigh_top(k)
+            return super().eigh_top(k, tolerance)
         self._check_count(k)
         values, places = self.alpha.topk(k, dim=1)
         axes = torch.zeros(len(self), self.dimension, k, dtype=values.dtype, device=values.device)

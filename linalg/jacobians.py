@@ -149,12 +149,12 @@ class Jacobian(SymmetricMatrix):
         symmetric = Dense(jacobian(self.function, self.x, rows=max(1, min(64, POINTS // len(self)))))
         return (self.scale * symmetric + self.shift).dense()
 
-    def eigh_top(self, k: int) -> tuple[Tensor, Tensor]:
+    def eigh_top(self, k: int, tolerance: float | None = None) -> tuple[Tensor, Tensor]:
         """The k largest eigenvalues `(B, k)`, descending, and orthonormal eigenvectors `(B, D, k)`, without gradients.
 
-        By subspace iteration from a random start, the same every time, until the directions stay within 0.03 (a sine)
-        of the span of those before, in at most 100 steps of k products; a `RuntimeWarning` says that they were not
-        enough. For k above D/16 by the dense problem, exactly, which costs no more.
+        By subspace iteration from a random start, the same every time, until the directions stay within `tolerance`
+        (a sine; by default 0.03) of the span of those before, in at most 100 steps of k products; a `RuntimeWarning`
+        says that they were not enough. For k above D/16 by the dense problem, exactly, which costs no more.
 
         Raises:
             ValueError: where k is not from 1 to D, or above D/16 for a D above 1024.
@@ -163,18 +163,19 @@ class Jacobian(SymmetricMatrix):
             Jacobian-vector products in place of finite differences.
         """
         if 16 * k > self.dimension:
-            return super().eigh_top(k)
+            return super().eigh_top(k, tolerance)
         self._check_count(k)
         start = torch.randn(self.dimension, k, generator=torch.Generator().manual_seed(0)).to(self.x)
-        values, directions = self._iterate(start.expand(len(self), -1, -1))
+        values, directions = self._iterate(start.expand(len(self), -1, -1), tolerance)
         if (values < 0).any():  # the largest in size are not the largest: none is negative, once shifted by the lowest
             lowest = values.amin(1, keepdim=True).clamp(max=0)
-            values, directions = (self - lowest)._iterate(directions)
+            values, directions = (self - lowest)._iterate(directions, tolerance)
             values = values + lowest
         return values, directions
 
-    def _iterate(self, start: Tensor) -> tuple[Tensor, Tensor]:
-        values, directions, steps = subspace_iteration(lambda v, rows: self[rows] @ v, start, STEPS, TOLERANCE)
+    def _iterate(self, start: Tensor, tolerance: float | None) -> tuple[Tensor, Tensor]:
+        sine = TOLERANCE if tolerance is None else tolerance
+        values, directions, steps = subspace_iteration(lambda v, rows: self[rows] @ v, start, STEPS, sine)
         if (steps == STEPS).any():
             unfinished = f"eigenpairs of {int((steps == STEPS).sum())} of {len(self)} matrices"
             warnings.warn(f"{STEPS} steps leave {unfinished} unfinished", RuntimeWarning, stacklevel=3)

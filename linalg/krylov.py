@@ -20,8 +20,10 @@ class Multiplies(Protocol):
 
 
 @torch.no_grad()
-def block_krylov(matrix: Multiplies, start: Tensor, k: int, restarts: int = 60) -> tuple[Tensor, Tensor]:
-    """The k largest eigenvalues and their eigenvectors, until `‖Mv − λv‖ < √ε·max|λ|`, with ε the machine precision.
+def block_krylov(
+    matrix: Multiplies, start: Tensor, k: int, tolerance: float | None = None, restarts: int = 60
+) -> tuple[Tensor, Tensor]:
+    """The k largest eigenvalues and their eigenvectors, until `‖Mv − λv‖ < tolerance·max|λ|`.
 
     Each round builds an orthonormal basis of the Krylov space of a block, solves the eigenproblem within it, and
     restarts from the k + 4 leading vectors.
@@ -30,6 +32,7 @@ def block_krylov(matrix: Multiplies, start: Tensor, k: int, restarts: int = 60) 
         matrix: M, B of them.
         start: the first block, `(B, D, w)`, w at least k; no leading eigenvector may be orthogonal to it.
         k: how many.
+        tolerance: by default √ε, with ε the machine precision.
         restarts: at most so many rounds; a `RuntimeWarning` says that they were not enough.
 
     Returns:
@@ -39,7 +42,7 @@ def block_krylov(matrix: Multiplies, start: Tensor, k: int, restarts: int = 60) 
         orthogonalisation.
     """
     dimension, width = start.shape[1], k + 4
-    block, tolerance = start, torch.finfo(start.dtype).eps ** 0.5
+    block, tolerance = start, torch.finfo(start.dtype).eps ** 0.5 if tolerance is None else tolerance
     for _ in range(restarts):
         basis = newest = torch.linalg.qr(block).Q
         for _ in range(max(1, min(8 * width, dimension // 2) // block.shape[2] - 1)):
@@ -110,12 +113,11 @@ def lanczos(
 ) -> Tensor:
     """`f(M) v` from a few dozen products with M, none of them with a D×D matrix.
 
-    After m steps M is a tridiagonal T on a basis Q of the Krylov space of v, and `f(M) v ≈ ‖v‖ Q f(T) e₁`. The basis is
+    After m steps M is a tridiagonal T on a basis Q of the Krylov space of v, and `f(M) v ≈ ‖v‖ Q f(T) e₁`; Q is
     orthogonalised in full, which float32 needs.
 
     Args:
-        matrix: M, B of them.
-        vectors: v, `(B, D, n)`; each has a Krylov space of its own.
+        matrix, vectors: M, B of them, and v, `(B, D, n)`; each v has a Krylov space of its own.
         function: f, from eigenvalues `(B, n, m)`, in float64 on the CPU, to values of the same shape; it may differ
             along n.
         tolerance: the result is taken once four more products change it by less than this share of its length; where

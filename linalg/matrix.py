@@ -135,11 +135,16 @@ class SymmetricMatrix(ABC):
         """The squared Frobenius norm `‖M‖²`, `(B,)`."""
         return self.dense().square().sum((1, 2))
 
-    def eigh_top(self, k: int) -> tuple[Tensor, Tensor]:
+    def eigh_top(self, k: int, tolerance: float | None = None) -> tuple[Tensor, Tensor]:
         """The k largest eigenvalues and their eigenvectors.
 
         Up to D = 256, and up to D = 1024 where k is above D/16, the dense problem is solved, differentiably; otherwise
         `block_krylov` on products with M alone, without gradients.
+
+        Args:
+            k: how many.
+            tolerance: where products alone are used, until `‖Mv − λv‖` is below this share of the largest |λ|; by
+                default √ε, ε the machine precision.
 
         Returns:
             values `(B, k)`, descending, and orthonormal vectors `(B, D, k)` (their signs are arbitrary).
@@ -155,7 +160,7 @@ class SymmetricMatrix(ABC):
         if many or self.dimension <= DENSE_UP_TO:
             values, vectors = torch.linalg.eigh(self.dense())
             return values.flip(1)[:, :k], vectors.flip(2)[:, :, :k]
-        return block_krylov(self, self._krylov_start(k + 4), k)
+        return block_krylov(self, self._krylov_start(k + 4), k, tolerance)
 
     def _check_count(self, k: int) -> None:
         if not 1 <= k <= self.dimension:

@@ -233,7 +233,7 @@ class TaperedLowRank(SymmetricMatrix):
             values, vectors, error = block_lanczos(fixed, start, k, limit)
             if (error <= limit).all():
                 return values, vectors
-        return super().eigh_top(k)
+        return super().eigh_top(k, tolerance)
 
     def _krylov_start(self, width: int) -> Tensor:
         """A block that no leading eigenvector is orthogonal to: noise as large as C has it, and the columns."""

@@ -26,11 +26,12 @@ class Objective:
 
     Attributes:
         first_order: L1, from s1 at `points`, the perturbed batch and a weight for each of its points.
-        second_order: L2, from s1, s2, the perturbed batch, a weight for each point of s2, and where there are probes
-            `probe` `(B, D)` and `product`, `∇s1 probe` at x + σz; None where s1 is trained alone.
-        points: where s1 is needed: of `"plus"` (x + σz), `"minus"` (x − σz), `"clean"` (x), in that order.
+        second_order: L2, from s1, s2, the perturbed batch, a weight for each point of s2 (or None), and where there are
+            probes both `probe` `(B, D)` and `product`, `∇s1 probe` at x + σz; None where s1 is trained alone.
+        points: where s1 is needed: always `"plus"` (x + σz), then `"minus"` (x − σz), then `"clean"` (x).
         s2_points: where s2 is needed, the first of `points` or all of them.
-        probes: what the probes are, of `PROBES`; None where there are none.
+        probes: what the probes are, a name in `PROBES`, or None. Signs have v_i² = 1: `vᵀMv` tells of the diagonal of M
+            no more than its trace.
         weighted: L2's points are weighted by `trace_weight`.
         published: w is the factor of the published runner; 1 otherwise.
     """
