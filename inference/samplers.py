@@ -5,7 +5,7 @@ of them, so that runs compare.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Protocol
@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from inference.arguments import generator_of, points_of, positive_number, whole_number
 from linalg import phi
+from losses.perturbation import noise_level
 from models import Scores
 
 __all__ = ["DivergedError", "annealed_langevin", "langevin", "langevin_step", "ozaki", "ozaki_step"]
@@ -45,8 +47,12 @@ def langevin_step(scores: Scores, x: Tensor, step_size: float, noise: Tensor) ->
         step_size: ε.
         noise: ξ, `(B, D)`.
 
+    Raises:
+        ValueError: where the step size is not positive, or the noise has another shape than x.
+
     Source: Roberts and Tweedie, Bernoulli 1996.
     """
+    _check_step(x, step_size, noise)
     return x + step_size * scores.s1(x) + math.sqrt(2 * step_size) * noise
 
 
@@ -66,10 +72,11 @@ def ozaki_step(
             that the step makes where the density is convex and ε large.
 
     Raises:
-        ValueError: where there is no s2.
+        ValueError: where there is no s2, the step size is not positive, or the noise has another shape than x.
 
     Source: Ozaki, Statistica Sinica 1992; Meng et al. 2021, section 6.
     """
+    _check_step(x, step_size, noise)
     s1, s2 = scores(x)
     if s2 is None:
         raise ValueError("the scores have no s2, which an Ozaki step needs; langevin needs s1 alone")
@@ -80,6 +87,12 @@ def ozaki_step(
         return torch.stack([drift, spread], dim=1)
 
     return x + s2.apply(drift_and_spread, torch.stack([s1, noise], dim=2), tolerance).sum(2)
+
+
+def _check_step(x: Tensor, step_size: float, noise: Tensor) -> None:
+    positive_number("step_size", step_size)
+    if noise.shape != x.shape:
+        raise ValueError(f"noise has shape {tuple(noise.shape)}, x has {tuple(x.shape)}")
 
 
 def langevin(
@@ -97,11 +110,11 @@ def langevin(
 
     Args:
         scores: of which s1 alone is used.
-        x: starts of B chains, `(B, D)`.
+        x: starts of B chains, `(B, D)`, in any form that `Scores.points` takes.
         step_size: ε.
-        steps: how many.
-        seed: of the noise; by default it is drawn from torch's own generator.
-        keep_every: keep every so many-th state.
+        steps: how many, 0 or more.
+        seed: of the noise, from 0 to 2³² − 1; by default it is drawn from torch's own generator.
+        keep_every: keep every so many-th state, 1 for all.
         callback: called with the step's number, from 1, and the states.
         progress: show a bar, where the output is a terminal.
 
@@ -109,16 +122,16 @@ def langevin(
         the last states `(B, D)`; with `keep_every` also the chain, `(steps // keep_every, B, D)`.
 
     Raises:
-        ValueError: where the step size is not positive.
+        ValueError: where an argument is not what is said above, or a start is not finite.
         DivergedError: where a state is not finite or has left the range of 1e8.
 
     Source: Roberts and Tweedie, Bernoulli 1996.
     """
 
-    def step(x: Tensor, noise: Tensor) -> Tensor:
-        return langevin_step(scores, x, step_size, noise)
-
-    return _run("langevin", step, x, step_size, steps, seed, keep_every, callback, progress)
+    x = points_of(scores, x, "x")
+    generator = generator_of(seed, x.device)
+    step = partial(_langevin_of, scores, step_size)
+    return _run("langevin", step, x, step_size, steps, generator, keep_every, callback, progress)
 
 
 def ozaki(
@@ -146,7 +159,7 @@ def ozaki(
         see `langevin`.
 
     Raises:
-        ValueError: where there is no s2, or the step size is not positive.
+        ValueError: where there is no s2, or an argument is not what is said above.
         DivergedError: see `langevin`.
 
     Source: Ozaki, Statistica Sinica 1992; Meng et al. 2021, section 6.
@@ -155,7 +168,10 @@ def ozaki(
     def step(x: Tensor, noise: Tensor) -> Tensor:
         return ozaki_step(scores, x, step_size, noise, tolerance, max_exponent)
 
-    return _run("ozaki", step, x, step_size, steps, seed, keep_every, callback, progress)
+    positive_number("tolerance", tolerance)
+    positive_number("max_exponent", max_exponent)
+    x = points_of(scores, x, "x")
+    return _run("ozaki", step, x, step_size, steps, generator_of(seed, x.device), keep_every, callback, progress)
 
 
 def annealed_langevin(
@@ -170,11 +186,11 @@ def annealed_langevin(
     callback: Callback | None = None,
     progress: bool = True,
 ) -> Chain:
-    """`langevin` at one noise level after the other, from the widest to the narrowest.
+    """`langevin` at one noise level after the other, from the widest to the narrowest, on one stream of noise.
 
     Args:
         model: has scores at all of the levels.
-        sigmas: the levels σ, descending.
+        sigmas: the levels σ > 0, descending.
         step_size: ε at the last level; at the others `ε (σ/σ_last)²`.
         steps: at each level.
         x, seed, keep_every, callback, progress: see `langevin`; the steps are counted through all levels.
@@ -183,32 +199,43 @@ def annealed_langevin(
         see `langevin`.
 
     Raises:
-        ValueError: where there is no level, σ does not descend, or the step size is not positive.
+        ValueError: where there is no level, σ is not positive or does not descend, or an argument is not what is said
+            above.
         DivergedError: see `langevin`.
 
     Source: Song and Ermon, NeurIPS 2019, algorithm 1.
     """
-    if not sigmas or any(after >= before for before, after in pairwise(sigmas)):
-        raise ValueError(f"noise levels {list(sigmas)}; descending ones are expected")
-    chains = []
-    for number, sigma in enumerate(sigmas):
-        counted = None if callback is None else partial(_count_from, number * steps, callback)
-        result = langevin(
-            model.at(sigma),
-            x,
-            step_size * (sigma / sigmas[-1]) ** 2,
-            steps,
-            seed=None if seed is None else seed + number,
-            keep_every=keep_every,
-            callback=counted,
-            progress=progress,
+    if not hasattr(model, "at"):
+        raise ValueError(
+            f"model is of type {type(model).__name__}; one with scores at every level is expected: model.at(sigma)"
         )
+    if not isinstance(sigmas, Iterable):
+        raise ValueError(f"sigmas is {sigmas!r}; a sequence of noise levels is expected")
+    levels = [noise_level(sigma) for sigma in sigmas]
+    if not levels or any(after >= before for before, after in pairwise(levels)):
+        raise ValueError(f"noise levels {levels}; descending ones are expected")
+    step_size, steps = positive_number("step_size", step_size), whole_number("steps", steps)
+    chains: list[Tensor] = []
+    generator: torch.Generator | None = None
+    for number, sigma in enumerate(levels):
+        scores = model.at(sigma)
+        if number == 0:
+            x = points_of(scores, x, "x")
+            generator = generator_of(seed, x.device)
+        size = step_size * (sigma / levels[-1]) ** 2
+        count = None if callback is None else partial(_count_from, number * steps, callback)
+        step = partial(_langevin_of, scores, size)
+        result = _run("langevin", step, x, size, steps, generator, keep_every, count, progress)
         if isinstance(result, Tensor):
             x = result
         else:
             x, chain = result
             chains.append(chain)
     return x if keep_every is None else (x, torch.cat(chains))
+
+
+def _langevin_of(scores: Scores, step_size: float, x: Tensor, noise: Tensor) -> Tensor:
+    return langevin_step(scores, x, step_size, noise)
 
 
 def _count_from(first: int, callback: Callback, step: int, x: Tensor) -> None:
@@ -222,14 +249,15 @@ def _run(
     x: Tensor,
     step_size: float,
     steps: int,
-    seed: int | None,
+    generator: torch.Generator | None,
     keep_every: int | None,
     callback: Callback | None,
     progress: bool,
 ) -> Chain:
-    if not step_size > 0:
-        raise ValueError(f"step_size is {step_size}; a positive one is expected")
-    generator = None if seed is None else torch.Generator(x.device).manual_seed(seed)
+    positive_number("step_size", step_size)
+    whole_number("steps", steps)
+    if keep_every is not None:
+        whole_number("keep_every", keep_every, least=1)
     kept = []
     for number in tqdm(range(1, steps + 1), desc=name, disable=None if progress else True, leave=False):
         noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)

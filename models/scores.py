@@ -1,8 +1,12 @@
 """Scores at a noise level, and what gives them at every level of a range."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from configs import Config, UserError
@@ -12,6 +16,7 @@ from models.networks import Networks
 
 __all__ = ["ScoreModel", "Scores", "from_denoiser", "score_model"]
 
+Answer = TypeVar("Answer")
 BothOrders = Callable[[Tensor], tuple[Tensor, SymmetricMatrix | None]]
 
 
@@ -25,6 +30,8 @@ class Scores:
         s1: the score, `(B, D)` to `(B, D)`, in units of 1/σ.
         s2: the second-order score, `(B, D)` to B symmetric matrices, in units of 1/σ²; None where it is not known.
         both: both at once, where that is cheaper than one after the other.
+        shape: of a point, `(C, H, W)` or `(D,)`, where it is known: points of another are then refused by name.
+        like: a tensor whose type and device the scores compute in, where they have such: points are converted to it.
 
     Raises:
         ValueError: where sigma is not one number, finite and not negative.
@@ -36,14 +43,89 @@ class Scores:
         s1: Callable[[Tensor], Tensor],
         s2: Callable[[Tensor], SymmetricMatrix] | None = None,
         both: BothOrders | None = None,
+        shape: tuple[int, ...] | None = None,
+        like: Tensor | None = None,
     ):
         self.sigma = noise_level(sigma, zero=True)
-        self.s1, self.s2, self._both = s1, s2, both
+        self.shape = None if shape is None else tuple(shape)
+        self.s1 = self._of_fitting(s1)
+        self.s2 = None if s2 is None else self._of_fitting(s2)
+        self._both = None if both is None else self._of_fitting(both)
+        self._like = like
 
     def __call__(self, x: Tensor) -> tuple[Tensor, SymmetricMatrix | None]:
         if self._both is not None:
             return self._both(x)
         return self.s1(x), None if self.s2 is None else self.s2(x)
+
+    def points(self, x: Tensor | ArrayLike | Sequence[Tensor], name: str = "x") -> Tensor:
+        """Points given in any form, in that which the scores take.
+
+        Args:
+            x: floats `(B, D)`, or images `(B, C, H, W)`: a tensor, an array, or a list of either.
+            name: what the messages call them.
+
+        Returns:
+            `(B, D)`, outside the graph of gradients; of the scores' type and on their device, where those are known.
+            Half precision becomes float32 where they are not.
+
+        Raises:
+            ValueError: where they are not floats, not finite, or of another shape; the message says what is expected.
+        """
+        values = _tensor(x, name)
+        if not values.is_floating_point():
+            advice = "datasets.from_pixels makes them of pixels, .float() of other numbers"
+            raise ValueError(f"{name} is of type {values.dtype}; floats in the units of the scores: {advice}")
+        if values.ndim == 4 and self.shape in (None, tuple(values.shape[1:])):
+            values = values.flatten(1)
+        if values.ndim != 2 or (self.shape is not None and values.shape[1] != math.prod(self.shape)):
+            raise ValueError(f"{name} has shape {tuple(values.shape)}; {self._expected_of(tuple(values.shape))}")
+        if not bool(values.isfinite().all()):
+            count = int(values.numel() - values.isfinite().sum())
+            raise ValueError(f"{name} has {count} of {values.numel()} values that are not finite; finite are expected")
+        if self._like is not None:
+            return values.detach().to(self._like.device, self._like.dtype)
+        return values.detach().to(torch.promote_types(values.dtype, torch.float32))
+
+    def _expected_of(self, shape: tuple[int, ...]) -> str:
+        """What is expected of points that have another shape."""
+        expected = "(B, D)"
+        if self.shape is not None:
+            expected = f"(B, {math.prod(self.shape)})"
+            if len(self.shape) > 1:
+                expected += f" or (B, {', '.join(map(str, self.shape))})"
+        if self.shape is None or shape in (self.shape, (math.prod(self.shape),)):
+            return f"{expected} is expected, [None] adds the axis B to a single point"
+        return f"{expected} is expected"
+
+    def _of_fitting(self, function: Callable[[Tensor], Answer]) -> Callable[[Tensor], Answer]:
+        """The function, of points of the known shape alone."""
+        if self.shape is None:
+            return function
+
+        def of_fitting(x: Tensor) -> Answer:
+            if not isinstance(x, Tensor) or x.ndim != 2 or x.shape[1] != math.prod(self.shape or ()):
+                given = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"the type {type(x).__name__}"
+                raise ValueError(f"points of {given}; a tensor (B, {math.prod(self.shape or ())}) is expected")
+            return function(x)
+
+        return of_fitting
+
+
+def _tensor(x: Tensor | ArrayLike | Sequence[Tensor], name: str) -> Tensor:
+    try:
+        if isinstance(x, Tensor):
+            return x
+        if isinstance(x, np.ndarray):
+            return torch.from_numpy(np.ascontiguousarray(x))
+        if isinstance(x, list | tuple) and x:
+            parts = [torch.as_tensor(part) for part in x]
+            return torch.stack(parts)
+    except (TypeError, ValueError, RuntimeError):
+        if not isinstance(x, np.ndarray):
+            raise ValueError(f"{name} is a list of parts that differ or are no numbers; an array is expected") from None
+        raise ValueError(f"{name} is of type {x.dtype}; floats in the units of the scores are expected") from None
+    raise ValueError(f"{name} is of type {type(x).__name__}; a tensor or array of floats (B, D) is expected")
 
 
 class ScoreModel:
@@ -100,9 +182,12 @@ def score_model(network: Networks, config: Config, shape: tuple[int, ...]) -> Sc
         def s1(x: Tensor) -> Tensor:
             return network.first_order(x, sigma)
 
+        like = next(network.parameters(), None)
         if config.model.head == "none":
-            return Scores(sigma, s1)
-        return Scores(sigma, s1, lambda x: network.second_order(x, sigma), both=lambda x: network(x, sigma))
+            return Scores(sigma, s1, shape=shape, like=like)
+        return Scores(
+            sigma, s1, lambda x: network.second_order(x, sigma), lambda x: network(x, sigma), shape=shape, like=like
+        )
 
     return ScoreModel(at, config.sigmas, shape, config, network)
 
@@ -122,18 +207,27 @@ def from_denoiser(
         a model whose `s2` is None: `inference.posterior` takes the Jacobian of its s1 by its products.
 
     Raises:
-        ValueError: where `sigmas` are not positive and ascending.
+        ValueError: where `denoise` is no function, `sigmas` are not positive and ascending, or `shape` is none; and
+            from the scores, where `denoise` returns another shape than it was given.
 
     Source: Tweedie's formula; Efron, *Tweedie's formula and selection bias*, 2011.
     """
-    low, high = sigmas
-    if not 0 < low <= high:
+    if not callable(denoise):
+        raise ValueError(f"denoise is of type {type(denoise).__name__}; a function of noisy points and σ is expected")
+    if not isinstance(shape, tuple | list) or len(shape) not in (1, 3) or not all(size > 0 for size in shape):
+        raise ValueError(f"shape is {shape}; that of a point is expected, (C, H, W) or (D,)")
+    if not isinstance(sigmas, tuple | list) or len(sigmas) != 2 or not 0 < sigmas[0] <= sigmas[1] < math.inf:
         raise ValueError(f"sigmas is {sigmas}; the lowest and the highest noise level are expected, both positive")
 
     def at(sigma: float) -> Scores:
         def s1(x: Tensor) -> Tensor:
-            return (denoise(x.unflatten(1, shape), sigma).flatten(1) - x) / sigma**2
+            noisy = x.unflatten(1, shape)
+            denoised = denoise(noisy, sigma)
+            if getattr(denoised, "shape", None) != noisy.shape:
+                given = getattr(denoised, "shape", type(denoised).__name__)
+                raise ValueError(f"denoise returned {given} for points {tuple(noisy.shape)}; the same is expected")
+            return (denoised.flatten(1) - x) / sigma**2
 
-        return Scores(sigma, s1)
+        return Scores(sigma, s1, shape=shape)
 
-    return ScoreModel(at, (low, high), shape)
+    return ScoreModel(at, (sigmas[0], sigmas[1]), shape)

@@ -139,10 +139,74 @@ class TestTheChain:
         assert torch.equal(a, b)
         assert not torch.equal(a, c)
 
-    @pytest.mark.parametrize("step_size", [0.0, -1.0, math.nan])
+    @pytest.mark.parametrize("step_size", [0.0, -1.0, math.nan, math.inf, "0.1", None, torch.ones(3)])
     def test_needs_a_step(self, step_size):
-        with pytest.raises(ValueError, match="a positive one is expected"):
-            inference.langevin(Scores(1.0, torch.neg), torch.zeros(1, 2), step_size, 3)
+        for sampler in (inference.langevin, inference.ozaki):
+            with pytest.raises(ValueError, match=r"step_size .*; a positive, finite number is expected"):
+                sampler(Scores(1.0, torch.neg), torch.zeros(1, 2), step_size, 3)
+
+    @pytest.mark.parametrize("wrong", [{"steps": -1}, {"steps": 2.0}, {"keep_every": 0}, {"keep_every": -5}])
+    def test_has_a_whole_number_of_steps(self, wrong):
+        _, scores = target("diagonal")
+        for sampler in (inference.langevin, inference.ozaki):
+            with pytest.raises(
+                ValueError, match=rf"{next(iter(wrong))} is {next(iter(wrong.values()))}; a whole number"
+            ):
+                sampler(scores, torch.zeros(1, 4), 0.1, **({"steps": 3} | wrong))
+
+    def test_of_no_steps_is_where_it_began(self):
+        _, scores = target("diagonal")
+        x = torch.randn(3, 4)
+        last, chain = inference.langevin(scores, x, 0.1, 0, keep_every=1)
+        assert torch.equal(last, x)
+        assert chain.shape == (0, 3, 4)
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf])
+    def test_begins_at_finite_points(self, value):
+        """Also with no step, where nothing else would see it."""
+        _, scores = target("diagonal")
+        x = torch.zeros(3, 4)
+        x[1, 2] = value
+        for sampler in (inference.langevin, inference.ozaki):
+            with pytest.raises(ValueError, match="x has 1 of 12 values that are not finite; finite are expected"):
+                sampler(scores, x, 0.1, 0)
+
+    @pytest.mark.parametrize("shape", [(4,), (2, 3, 4), ()])
+    def test_begins_at_points(self, shape):
+        _, scores = target("diagonal")
+        with pytest.raises(ValueError, match=r"x has shape .*; \(B, D\) is expected, \[None\] adds the axis B"):
+            inference.langevin(scores, torch.zeros(shape), 0.1, 3)
+
+    def test_leaves_no_graph(self):
+        _, scores = target("diagonal")
+        x = torch.zeros(3, 4, requires_grad=True)
+        for steps in (0, 2):
+            last, chain = inference.langevin(scores, x, 0.01, steps, keep_every=1, progress=False)
+            assert not last.requires_grad
+            assert not chain.requires_grad
+
+    def test_takes_points_in_any_form(self):
+        _, scores = target("diagonal")
+        x = torch.randn(3, 4)
+        expected = inference.langevin(scores, x, 0.01, 3, seed=0, progress=False)
+        assert torch.equal(inference.langevin(scores, x.numpy(), 0.01, 3, seed=0, progress=False), expected)
+        assert torch.equal(inference.langevin(scores, list(x), 0.01, 3, seed=0, progress=False), expected)
+        half = inference.langevin(scores, x.half(), 0.01, 3, seed=0, progress=False)
+        assert half.dtype == torch.float32
+        close(half, expected, rtol=0, atol=1e-2)
+
+    @pytest.mark.parametrize("seed", [-1, 2**32, 0.5, "0"])
+    def test_has_a_seed_that_no_other_is_taken_for(self, seed):
+        """torch's generator on the CPU takes 32 bits: 2**32 + 1 would be 1."""
+        _, scores = target("diagonal")
+        with pytest.raises(ValueError, match=r"seed is .*; a whole number from 0 to 4294967295 is expected"):
+            inference.langevin(scores, torch.zeros(3, 4), 0.1, 3, seed=seed)
+
+    def test_noise_is_that_of_its_points(self):
+        _, scores = target("diagonal")
+        for step in (inference.langevin_step, inference.ozaki_step):
+            with pytest.raises(ValueError, match=r"noise has shape \(1, 4\), x has \(3, 4\)"):
+                step(scores, torch.zeros(3, 4), 0.1, torch.zeros(1, 4))
 
     def test_needs_s2_for_an_ozaki_step(self):
         with pytest.raises(ValueError, match="the scores have no s2, which an Ozaki step needs"):
@@ -175,6 +239,46 @@ class TestAnnealing:
         assert seen == list(range(1, 9))
         assert chain.shape == (4, 3, 2)
         assert torch.equal(chain[-1], x)
+
+    def test_no_two_seeds_or_levels_share_noise(self):
+        """Where s1 is zero, a step is its noise. Any two of 36 are uncorrelated, to five standard errors."""
+
+        class Flat:
+            def at(self, sigma):
+                return Scores(sigma, torch.zeros_like)
+
+        entries, levels = 2000, [6.0, 5.0, 4.0, 3.0, 2.0, 1.0]
+        steps = []
+        for seed in range(6):
+            start = torch.zeros(1, entries)
+            _, chain = inference.annealed_langevin(
+                Flat(), levels, start, 0.01, 1, seed=seed, keep_every=1, progress=False
+            )
+            steps.append(torch.cat([start[None], chain]).diff(dim=0)[:, 0])
+        correlations = torch.corrcoef(torch.cat(steps)) - torch.eye(36)
+        assert correlations.abs().max() < 5 / entries**0.5
+
+    def test_one_level_is_langevin(self):
+        normal = multivariate_normal(torch.zeros(2), torch.eye(2))
+        x = torch.randn(3, 2)
+        annealed = inference.annealed_langevin(normal, [0.5], x, 0.01, 4, seed=3, progress=False)
+        assert torch.equal(annealed, inference.langevin(normal.at(0.5), x, 0.01, 4, seed=3, progress=False))
+
+    @pytest.mark.parametrize("sigma", [0.0, -1.0, math.nan, "1", torch.ones(2)])
+    def test_levels_are_numbers(self, sigma):
+        with pytest.raises(ValueError, match=r"sigma .* number is expected"):
+            inference.annealed_langevin(
+                multivariate_normal([0.0, 0.0], torch.eye(2)), [2.0, sigma], torch.zeros(1, 2), 0.1, 1
+            )
+
+    def test_levels_and_a_model_are_needed(self):
+        normal = multivariate_normal([0.0, 0.0], torch.eye(2))
+        with pytest.raises(ValueError, match="sigmas is 0.5; a sequence of noise levels is expected"):
+            inference.annealed_langevin(normal, 0.5, torch.zeros(1, 2), 0.1, 1)
+        with pytest.raises(ValueError, match=r"model is of type Scores; .* is expected: model.at\(sigma\)"):
+            inference.annealed_langevin(normal.at(0.5), [0.5], torch.zeros(1, 2), 0.1, 1)
+        with pytest.raises(ValueError, match=r"scores is of type GaussianMixture; a models.Scores is expected"):
+            inference.langevin(normal, torch.zeros(1, 2), 0.1, 1)
 
     @pytest.mark.parametrize("sigmas", [[], [1.0, 1.0], [0.5, 1.0]])
     def test_levels_descend(self, sigmas):

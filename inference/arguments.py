@@ -1,0 +1,67 @@
+"""What the numbers and points given to a function of `inference` or `evaluation` must be: each check once."""
+
+import math
+import numbers
+
+import torch
+from torch import Tensor
+
+from models import ScoreModel, Scores
+
+__all__ = ["generator_of", "points_of", "positive_number", "whole_number"]
+
+SEEDS = 2**32  # torch's generator on the CPU takes 32 bits: other seeds would share their noise
+
+
+def whole_number(name: str, value: int, least: int = 0) -> int:
+    """An int that is not below `least`.
+
+    Raises:
+        ValueError: where it is another thing; the message has the name.
+    """
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} is {value!r}; a whole number, {least} or more, is expected")
+    return int(value)
+
+
+def positive_number(name: str, value: float | Tensor) -> float:
+    """A float above zero and below infinity, from a number or a tensor of no dimension.
+
+    Raises:
+        ValueError: where it is another thing; the message has the name.
+    """
+    shape = tuple(getattr(value, "shape", ()))
+    if shape:
+        raise ValueError(f"{name} has shape {shape}; a positive, finite number is expected")
+    known = isinstance(value, numbers.Real | Tensor) and not isinstance(value, bool)
+    if not known or not 0 < float(value) < math.inf:
+        raise ValueError(f"{name} is {value!r}; a positive, finite number is expected")
+    return float(value)
+
+
+def generator_of(seed: int | None, device: torch.device | str = "cpu") -> torch.Generator | None:
+    """The random numbers of a seed; None, for torch's own generator, where there is none.
+
+    Raises:
+        ValueError: where the seed is not a whole number from 0 to 2³² − 1.
+    """
+    if seed is None:
+        return None
+    if not isinstance(seed, numbers.Integral) or isinstance(seed, bool) or not 0 <= seed < SEEDS:
+        raise ValueError(f"seed is {seed!r}; a whole number from 0 to {SEEDS - 1} is expected")
+    return torch.Generator(device).manual_seed(int(seed))
+
+
+def points_of(scores: Scores, x: Tensor, name: str = "noisy") -> Tensor:
+    """Points as the scores take them; see `models.Scores.points`.
+
+    Raises:
+        ValueError: where `scores` is not a `models.Scores`, or x is not points of it.
+    """
+    if isinstance(scores, ScoreModel):
+        raise ValueError("scores is a ScoreModel, of many noise levels; those at one are expected: model.at(sigma)")
+    if not isinstance(scores, Scores):
+        raise ValueError(
+            f"scores is of type {type(scores).__name__}; a models.Scores is expected, as model.at(sigma) gives"
+        )
+    return scores.points(x, name)
