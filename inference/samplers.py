@@ -5,6 +5,7 @@ of them, so that runs compare.
 """
 
 import math
+import numbers
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import pairwise
@@ -169,7 +170,8 @@ def ozaki(
         return ozaki_step(scores, x, step_size, noise, tolerance, max_exponent)
 
     positive_number("tolerance", tolerance)
-    positive_number("max_exponent", max_exponent)
+    if not isinstance(max_exponent, numbers.Real) or max_exponent < 0 or math.isnan(max_exponent):
+        raise ValueError(f"max_exponent is {max_exponent!r}; a number, 0 or more, is expected")
     x = points_of(scores, x, "x")
     return _run("ozaki", step, x, step_size, steps, generator_of(seed, x.device), keep_every, callback, progress)
 
