@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -39,6 +40,100 @@ def test_r_hat_tells_chains_that_disagree():
 def test_a_chain_has_three_axes(metric):
     with pytest.raises(ValueError, match=r"\(steps, B, D\)"):
         getattr(evaluation, metric)(torch.zeros(10, 2))
+
+
+class TestAChainThatDidNotMove:
+    """It gets no answer, and never the best one; the entries in which every chain moved keep theirs."""
+
+    MOVING = autoregressive(0.0, 200)
+
+    @pytest.mark.parametrize("metric", ["autocorrelation_time", "effective_sample_size", "r_hat"])
+    @pytest.mark.parametrize("where", ["one place", "a place for each", "one of the chains"])
+    def test_has_no_answer(self, metric, where):
+        chain = self.MOVING.clone()
+        if where == "one place":
+            chain[..., 1] = 0.5
+        elif where == "a place for each":
+            chain[..., 1] = torch.arange(4.0)
+        else:
+            chain[:, 2, 1] = 0
+        measure = getattr(evaluation, metric)
+        with pytest.warns(RuntimeWarning, match="1 of 2 entries have a chain that did not move; NaN stands for them"):
+            answer = measure(chain)
+        assert answer.isnan().tolist() == [False, True]
+        assert answer[0] == measure(self.MOVING)[0]
+
+    @pytest.mark.parametrize("kind", ["bulk", "tail", "mean"])
+    def test_at_all(self, kind):
+        with pytest.warns(RuntimeWarning, match="2 of 2 entries"):
+            assert evaluation.effective_sample_size(torch.zeros(50, 4, 2), kind).isnan().all()
+
+
+@pytest.mark.parametrize("metric", ["autocorrelation_time", "effective_sample_size", "r_hat"])
+def test_a_chain_without_an_answer_is_refused(metric):
+    measure = getattr(evaluation, metric)
+    with pytest.raises(ValueError, match=r"a chain of 3 step\(s\); 4 at least are expected"):
+        measure(torch.randn(3, 4, 2))
+    with pytest.raises(ValueError, match="not finite"):
+        measure(torch.full((10, 4, 2), math.nan))
+    with pytest.raises(ValueError, match=r"a chain of shape \(10, 0, 2\)"):
+        measure(torch.zeros(10, 0, 2))
+    with pytest.raises(ValueError, match=r"a chain of type list; a tensor \(steps, B, D\) is expected"):
+        measure([[1.0]])
+
+
+def test_r_hat_compares_chains():
+    with pytest.raises(ValueError, match="this is one chain; R̂ compares chains, two at least are expected"):
+        evaluation.r_hat(autoregressive(0.0, 100, chains=1))
+
+
+class TestSamples:
+    X = torch.randn(5, 3)
+    WRONG = {
+        "another dimension": (torch.zeros(5, 2), r"x has shape \(5, 2\), y has \(5, 3\); samples of one dimension"),
+        "one axis": (torch.zeros(5), r"x has shape \(5,\); \(N, D\) is expected"),
+        "none": (torch.zeros(0, 3), r"x has 0 point\(s\); . at least are expected"),
+        "not finite": (torch.full((5, 3), math.nan), "x has values that are not finite"),
+        "integers": (torch.zeros(5, 3, dtype=torch.int64), r"x is of type torch.int64; a tensor of floats \(N, D\)"),
+        "an array": (np.zeros((5, 3)), r"x is of type ndarray; a tensor of floats \(N, D\) is expected"),
+    }
+
+    @pytest.mark.parametrize("case", WRONG)
+    @pytest.mark.parametrize("distance", ["mmd", "sliced_wasserstein"])
+    def test_that_are_none_are_refused(self, case, distance):
+        x, message = self.WRONG[case]
+        with pytest.raises(ValueError, match=message):
+            getattr(evaluation, distance)(x, self.X)
+
+    def test_of_one_point_have_no_discrepancy(self):
+        for x, y in ((self.X[:1], self.X), (self.X, self.X[:1])):
+            with pytest.raises(ValueError, match=r"[xy] has 1 point\(s\); 2 at least are expected"):
+                evaluation.mmd(x, y)
+
+    def test_of_one_place_have_no_bandwidth(self):
+        with pytest.raises(ValueError, match="the median distance within y is 0: .* give a bandwidth"):
+            evaluation.mmd(self.X, torch.zeros(5, 3))
+        assert math.isfinite(evaluation.mmd(self.X, torch.zeros(5, 3), 1.0))
+
+    @pytest.mark.parametrize("bandwidth", [0.0, -1.0, math.nan, "1"])
+    def test_have_a_kernel_of_some_width(self, bandwidth):
+        with pytest.raises(ValueError, match="bandwidth is .*; a positive, finite number is expected"):
+            evaluation.mmd(self.X, self.X, bandwidth)
+
+    def test_are_projected(self):
+        with pytest.raises(ValueError, match="projections is 0; a whole number, 1 or more, is expected"):
+            evaluation.sliced_wasserstein(self.X, self.X, 0)
+        with pytest.raises(ValueError, match="seed is -1; a whole number from 0 to"):
+            evaluation.sliced_wasserstein(self.X, self.X, seed=-1)
+
+    def test_have_modes_at_one_noise_level(self):
+        density = multivariate_normal(torch.zeros(3), torch.eye(3))
+        with pytest.raises(ValueError, match=r"sigma has shape \(5, 1\); scores have one noise level"):
+            evaluation.mode_weights(self.X, density, torch.ones(5, 1))
+        with pytest.raises(ValueError, match="sigma is -1; a finite number, not negative, is expected"):
+            evaluation.mode_weights(self.X, density, -1)
+        with pytest.raises(ValueError, match=r"x has shape \(5, 2\); \(N, 3\) is expected, as the mixture has it"):
+            evaluation.mode_weights(self.X[:, :2], density)
 
 
 def test_an_unknown_kind_of_effective_sample_size():
