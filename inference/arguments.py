@@ -8,7 +8,7 @@ from torch import Tensor
 
 from models import ScoreModel, Scores
 
-__all__ = ["generator_of", "points_of", "positive_number", "whole_number"]
+__all__ = ["generator_of", "noise_of", "points_of", "positive_number", "whole_number"]
 
 SEEDS = 2**32  # torch's generator on the CPU takes 32 bits: other seeds would share their noise
 
@@ -65,3 +65,14 @@ def points_of(scores: Scores, x: Tensor, name: str = "noisy") -> Tensor:
             f"scores is of type {type(scores).__name__}; a models.Scores is expected, as model.at(sigma) gives"
         )
     return scores.points(x, name)
+
+
+def noise_of(scores: Scores) -> float:
+    """The noise level of scores, which is not zero.
+
+    Raises:
+        ValueError: where they are those of the density itself, σ = 0.
+    """
+    if scores.sigma == 0:
+        raise ValueError("the scores are at σ = 0, of points without noise; those at a σ above 0 are expected")
+    return scores.sigma

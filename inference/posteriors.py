@@ -1,6 +1,7 @@
 """The Gaussian approximation of the clean point given the noisy one: mean, spread, directions, samples."""
 
 import math
+import numbers
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,6 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from inference.arguments import noise_of, points_of, positive_number, whole_number
 from inference.tweedie import posterior_covariance, posterior_mean
 from linalg import Jacobian, SymmetricMatrix, hutchinson_diagonal, subspace_iteration
 from models import Scores
@@ -44,7 +46,16 @@ class Posterior:
         return len(self.mean)
 
     def __getitem__(self, rows: slice | list[int] | Tensor) -> "Posterior":
-        """The posteriors of some of the points: a slice, a list of numbers, or a mask."""
+        """The posteriors of some of the points: a slice, a list of numbers, or a mask.
+
+        Raises:
+            ValueError: for the number of one point, whose batch axis would be lost.
+        """
+        if isinstance(rows, int) or getattr(rows, "shape", None) == ():
+            number = int(rows)  # type: ignore[arg-type]
+            raise ValueError(
+                f"posterior[{number}] has no axis B; a slice is expected: posterior[{number}:{number + 1}]"
+            )
         return Posterior(self.mean[rows], self.covariance[rows], self.noisy[rows], self.scores, self.floor)
 
     @property
@@ -85,7 +96,7 @@ class Posterior:
         Raises:
             ValueError: where level is not between 0 and 1.
         """
-        if not 0 < level < 1:
+        if not isinstance(level, numbers.Real) or not 0 < level < 1:
             raise ValueError(f"level is {level}; a probability between 0 and 1 is expected")
         width = math.sqrt(2) * torch.erfinv(torch.tensor(level, dtype=torch.float64)).item() * self.std()
         return self.mean - width, self.mean + width
@@ -105,13 +116,14 @@ class Posterior:
             entry of each positive.
 
         Raises:
-            ValueError: see `linalg.SymmetricMatrix.eigh_top`; or to refine where there is no s2: its components are
-                those of the Jacobian already.
+            ValueError: where k is not from 1 to D, see `linalg.SymmetricMatrix.eigh_top`; or to refine where there is
+                no s2: its components are those of the Jacobian already.
 
         Source: the iteration is that of Manor and Michaeli, ICLR 2024, with Jacobian-vector products in place of
             finite differences, and with a start.
         """
-        if refine and isinstance(self.covariance, Jacobian):
+        whole_number("k", k, least=1)
+        if whole_number("refine", refine) and isinstance(self.covariance, Jacobian):
             raise ValueError("refine: without s2 the components come from the Jacobian of s1 already; leave it out")
         variances, directions = self.covariance.eigh_top(k, tolerance)
         if refine:
@@ -125,7 +137,11 @@ class Posterior:
 
         Without s2 the root of the covariance comes from products with the Jacobian of s1, negative eigenvalues are
         taken for zero, and a draw costs dozens of products.
+
+        Raises:
+            ValueError: where n is not a whole number, 1 or more.
         """
+        whole_number("n", n, least=1)
         positive = self.covariance if isinstance(self.covariance, Jacobian) else self._positive()
         return self.mean + positive.draw(n, generator)
 
@@ -134,10 +150,14 @@ class Posterior:
         """The log-density in nats at one clean point `(B, D)` for each noisy one, `(B,)`; clipped as in `sample`.
 
         Raises:
-            ValueError: where there is no s2: products with a Jacobian give no determinant.
+            ValueError: where there is no s2: products with a Jacobian give no determinant; or x is not such points.
         """
         if isinstance(self.covariance, Jacobian):
             raise ValueError("log_prob: without s2 there are only products with the Jacobian of s1, no determinant")
+        x = points_of(self.scores, x, "x").to(self.mean)
+        if x.shape != self.mean.shape:
+            expected = f"{tuple(self.mean.shape)} is expected, a clean point for each noisy one"
+            raise ValueError(f"x has shape {tuple(x.shape)}; {expected}")
         positive = self._positive()
         error = x - self.mean
         mahalanobis = (error * positive.solve(error)).sum(1)
@@ -168,15 +188,21 @@ def posterior(scores: Scores, noisy: Tensor, floor: float | None = None) -> Post
     Args:
         scores: where they have no s2, the covariance is that of the Jacobian of s1, by its products, as Manor and
             Michaeli take it: the same answers, slower.
-        noisy: x̃, `(B, D)`.
+        noisy: x̃, floats `(B, D)` or images `(B, C, H, W)` in the units of the scores: a tensor, an array or a list,
+            converted to the type of the network and brought to its device.
         floor: the smallest variance; by default one millionth of σ².
 
     Returns:
-        a `Posterior`, evaluated in one call of the network where it gives both orders.
+        a `Posterior`, evaluated in one call of the network where it gives both orders; no gradients are tracked.
+
+    Raises:
+        ValueError: where `noisy` is not such points, or not finite; the floor is not positive; or the scores are those
+            of the density itself, σ = 0.
 
     Source: Tweedie's formula; Meng et al. 2021, theorem 1 and section 5.
     """
-    sigma = scores.sigma
+    noisy = points_of(scores, noisy)
+    sigma = noise_of(scores)
     s1, s2 = scores(noisy)
     curvature = Jacobian(scores.s1, noisy) if s2 is None else s2
     return Posterior(
@@ -184,7 +210,7 @@ def posterior(scores: Scores, noisy: Tensor, floor: float | None = None) -> Post
         posterior_covariance(curvature, sigma),
         noisy,
         scores,
-        FLOOR * sigma**2 if floor is None else floor,
+        FLOOR * sigma**2 if floor is None else positive_number("floor", floor),
     )
 
 

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from inference.arguments import noise_of, points_of, positive_number, whole_number
 from inference.tweedie import posterior_mean
 from linalg import subspace_iteration
 from models import Scores
@@ -27,8 +28,8 @@ def denoiser_components(
 
     Args:
         scores: of which s1 alone is used; the denoiser is `x̃ + σ² s1(x̃)`.
-        noisy: x̃, `(B, D)`.
-        k: components.
+        noisy: x̃, `(B, D)`, in any form that `Scores.points` takes.
+        k: components, from 1 to D.
         steps, tolerance: see `linalg.subspace_iteration`.
         distance: c, in units of σ.
         generator: of the random start.
@@ -37,11 +38,19 @@ def denoiser_components(
         variances `(B, k)` in the squared units of x̃, directions `(B, D, k)`, and the calls of the network that each
         point took, `(B,)`.
 
+    Raises:
+        ValueError: where an argument is not what is said above, a point is not finite, or the scores are at σ = 0.
+
     Source: Manor and Michaeli, *On the posterior distribution in denoising*, ICLR 2024, algorithm 1.
     """
-    sigma = scores.sigma
+    noisy = points_of(scores, noisy)
+    sigma = noise_of(scores)
     batch, dimension = noisy.shape
-    length = distance * sigma
+    if whole_number("k", k, least=1) > dimension:
+        raise ValueError(f"k is {k}; from 1 to {dimension} components can be had")
+    whole_number("steps", steps, least=1)
+    positive_number("tolerance", tolerance)
+    length = positive_number("distance", distance) * sigma
 
     def denoise(x: Tensor) -> Tensor:
         return posterior_mean(scores.s1(x), x, sigma)

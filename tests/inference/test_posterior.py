@@ -1,10 +1,16 @@
 """On a Gaussian mixture the posterior is a mixture too, and its moments are known in closed form."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 import inference
+import models
+from configs import Config
 from datasets import GaussianMixture
 from linalg import DiagonalPlusLowRank, Jacobian
 from models import Scores
@@ -116,7 +122,7 @@ def test_negative_variances_are_clipped_and_counted():
     assert posterior.covariance.diagonal().min() == -9
 
 
-@pytest.mark.parametrize("level", [0, 1, -0.5])
+@pytest.mark.parametrize("level", [0, 1, -0.5, math.nan, "0.9", None])
 def test_a_level_is_a_probability(setting, level):
     with pytest.raises(ValueError, match="between 0 and 1 is expected"):
         setting[2].interval(level)
@@ -175,3 +181,119 @@ class TestWithoutS2:
             implied.principal_components(1, refine=1)
         with pytest.raises(ValueError, match="log_prob: .* products with the Jacobian of s1"):
             implied.log_prob(implied.mean)
+
+
+SHAPE = (1, 4, 4)
+
+
+def a_model(head: str = "low_rank") -> models.ScoreModel:
+    torch.manual_seed(0)
+    runner = "UnetDSMRunner" if head == "none" else "LowRankHybridRunner"
+    config = Config(runner=runner, rank=2, noise=SIGMA, model={"ngf": 8, "network": "mlp", "head": head})
+    return models.score_model(models.build(config, SHAPE), config, SHAPE)
+
+
+@pytest.fixture(scope="module", params=["low_rank", "none"])
+def network_scores(request):
+    return a_model(request.param).at(SIGMA)
+
+
+class TestInput:
+    """One posterior, in whatever form the noisy images come; or a line that says what is expected."""
+
+    IMAGES = torch.rand(3, *SHAPE, generator=torch.Generator().manual_seed(0)).half()  # so that no form loses anything
+
+    FORMS = {
+        "float64": lambda x: x.double(),
+        "float32": lambda x: x.float(),
+        "float16": lambda x: x,
+        "image-shaped": lambda x: x.float().unflatten(1, SHAPE),
+        "array": lambda x: x.numpy(),
+        "float64 array": lambda x: x.double().numpy(),
+        "image-shaped array": lambda x: x.float().unflatten(1, SHAPE).numpy(),
+        "reversed array": lambda x: x.float().numpy()[::-1][::-1],
+        "list": lambda x: list(x.float()),
+        "list of arrays": lambda x: list(x.numpy()),
+        "list of images": lambda x: list(x.float().unflatten(1, SHAPE)),
+        "lists": lambda x: x.double().tolist(),
+        "with a gradient": lambda x: x.float().requires_grad_(),
+    }
+
+    @pytest.mark.parametrize("form", FORMS)
+    def test_in_any_form(self, network_scores, form):
+        flat = self.IMAGES.flatten(1)
+        expected = inference.posterior(network_scores, flat.float())
+        posterior = inference.posterior(network_scores, self.FORMS[form](flat))
+        assert posterior.mean.dtype == torch.float32
+        assert torch.equal(posterior.mean, expected.mean)
+        close(posterior.std(), expected.std())
+
+    def test_in_bfloat16(self, network_scores):
+        images = self.IMAGES.bfloat16()
+        posterior = inference.posterior(network_scores, images)
+        assert torch.equal(posterior.mean, inference.posterior(network_scores, images.float()).mean)
+
+    @pytest.mark.filterwarnings("ignore:.* lie below:RuntimeWarning")  # nothing was trained
+    def test_tracks_no_gradient(self, network_scores):
+        """Of the points or of the network, in any of the answers."""
+        noisy = self.IMAGES.float().requires_grad_()
+        posterior = inference.posterior(network_scores, noisy)
+        answers = [posterior.mean, posterior.noisy, posterior.covariance.dense(), posterior.variance(), posterior.std()]
+        answers += [*posterior.interval(), *posterior.principal_components(2), posterior.sample(2)]
+        answers += [posterior.standard_error(), posterior.clipped, posterior[:1].mean]
+        answers += inference.denoiser_components(network_scores, noisy, 2)
+        if network_scores.s2 is not None:
+            answers.append(posterior.log_prob(noisy))
+        assert not any(answer.requires_grad for answer in answers)
+        assert noisy.grad is None
+
+    WRONG = {
+        "another D": (torch.zeros(2, 15), "noisy has shape (2, 15); (B, 16) or (B, 1, 4, 4) is expected"),
+        "one image": (
+            torch.zeros(SHAPE),
+            "noisy has shape (1, 4, 4); (B, 16) or (B, 1, 4, 4) is expected, [None] adds",
+        ),
+        "another image": (torch.zeros(2, 1, 4, 5), "noisy has shape (2, 1, 4, 5); (B, 16) or (B, 1, 4, 4) is expected"),
+        "pixels": (torch.zeros(2, 16, dtype=torch.uint8), "noisy is of type torch.uint8; floats in the units of the"),
+        "integers": (np.zeros((2, 16), np.int32), "noisy is of type torch.int32; floats in the units of the scores"),
+        "a picture": (Image.new("L", (4, 4)), "noisy is of type Image; a tensor or array of floats (B, D) is expected"),
+        "not finite": (torch.full((2, 16), math.inf), "noisy has 32 of 32 values that are not finite"),
+        "a path": ("noisy.png", "noisy is of type str; a tensor or array of floats (B, D) is expected"),
+    }
+
+    @pytest.mark.parametrize("case", WRONG)
+    def test_that_is_none(self, network_scores, case):
+        noisy, message = self.WRONG[case]
+        for call in (inference.posterior, lambda *given: inference.denoiser_components(*given, 2)):
+            with pytest.raises(ValueError, match="noisy") as refusal:
+                call(network_scores, noisy)
+            assert message in str(refusal.value)
+
+    def test_that_are_no_scores(self):
+        with pytest.raises(ValueError, match=r"scores is a ScoreModel, of many noise levels; .*: model.at\(sigma\)"):
+            inference.posterior(a_model(), self.IMAGES)
+        with pytest.raises(ValueError, match="the scores are at σ = 0, of points without noise"):
+            inference.posterior(mixture().at(0.0), torch.zeros(2, 5))
+
+
+def test_wrong_questions_to_a_posterior(setting):
+    _, _, posterior, mean, _ = setting
+    with pytest.raises(ValueError, match=r"posterior\[2\] has no axis B; a slice is expected: posterior\[2:3\]"):
+        posterior[2]
+    for k in (0, 1.5, -1, "2"):
+        with pytest.raises(ValueError, match="k is .*; a whole number, 1 or more, is expected"):
+            posterior.principal_components(k)
+    with pytest.raises(ValueError, match="6 eigenpairs of a 5×5 matrix; from 1 to 5 can be had"):
+        posterior.principal_components(6)
+    with pytest.raises(ValueError, match="refine is -1; a whole number, 0 or more, is expected"):
+        posterior.principal_components(2, -1)
+    with pytest.raises(ValueError, match="n is -3; a whole number, 1 or more, is expected"):
+        posterior.sample(-3)
+    for x in (mean[:1], mean[:3]):
+        with pytest.raises(ValueError, match=r"; \(8, 5\) is expected, a clean point for each noisy one"):
+            posterior.log_prob(x)
+    with pytest.raises(ValueError, match=r"x has shape \(5,\); \(B, D\) is expected"):
+        posterior.log_prob(mean[0])
+    for floor in (0.0, -1.0, math.nan, "0"):
+        with pytest.raises(ValueError, match="floor is .*; a positive, finite number is expected"):
+            inference.posterior(posterior.scores, posterior.noisy, floor)
