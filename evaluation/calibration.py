@@ -14,6 +14,7 @@ import inference
 import linalg
 from datasets import ImageData
 from evaluation.denoising import noisy_batches
+from inference.arguments import noise_of, number_from_zero, whole_number
 from linalg import DiagonalPlusLowRank
 from models import Scores
 
@@ -46,7 +47,15 @@ class Predictions:
             residual: r, `(B, D)`.
             variances: the predicted ones, `(B, D)`.
             components: eigenvalues `(B, k)`, descending, and directions `(B, D, k)`; in every batch or in none.
+
+        Raises:
+            ValueError: where the two differ in shape, or this batch has components and the others have none.
         """
+        if residual.shape != variances.shape or residual.ndim != 2:
+            shapes = f"residual has shape {tuple(residual.shape)}, variances have {tuple(variances.shape)}"
+            raise ValueError(f"{shapes}; (B, D) is expected of both")
+        if self.variances and (components is None) == bool(self.eigenvalues):
+            raise ValueError("components in some of the batches; in every one or in none they are expected")
         self.squared_errors.append(residual.square().cpu())
         self.variances.append(variances.cpu())
         if components is not None:
@@ -66,8 +75,9 @@ class Predictions:
             `component_ratios`: for each of the first five, mean squared projection / mean eigenvalue.
 
         Raises:
-            RuntimeError: where no batch was added.
+            ValueError: where no batch was added.
         """
+        self._check()
         squared, variances = torch.cat(self.squared_errors), torch.cat(self.variances)
         energy = squared.sum(dtype=torch.float64)
         metrics: dict[str, float | list[float]] = {
@@ -87,12 +97,19 @@ class Predictions:
     def bins(self, count: int = 10) -> tuple[Tensor, Tensor]:
         """Entries sorted by predicted variance, in bins of equal count.
 
+        Args:
+            count: of bins, from 1 to the number of entries.
+
         Returns:
             mean predicted variance and mean squared error of each bin, `(count,)` each, in units² of the data.
 
         Raises:
-            RuntimeError: where no batch was added.
+            ValueError: where no batch was added, or there are fewer entries than bins.
         """
+        self._check()
+        entries = sum(variances.numel() for variances in self.variances)
+        if whole_number("count", count, least=1) > entries:
+            raise ValueError(f"count is {count}; at most {entries} bins can be had, one for each entry")
         variances, order = torch.cat(self.variances).flatten().sort()
         squared = torch.cat(self.squared_errors).flatten()[order]
         predicted, observed = (
@@ -101,13 +118,17 @@ class Predictions:
         )
         return predicted, observed
 
+    def _check(self) -> None:
+        if not self.variances:
+            raise ValueError("no predictions; where they come from a Jacobian, more seconds are expected")
+
 
 @torch.no_grad()
 def predictions(scores: Scores, data: ImageData, seed: int) -> Predictions:
     """What scores with a second order predict over the whole of `data`.
 
     Args:
-        scores: both orders.
+        scores: both orders, at a σ above 0.
         data: the test set.
         seed: of the noise.
 
@@ -115,11 +136,11 @@ def predictions(scores: Scores, data: ImageData, seed: int) -> Predictions:
         variances, and ten components (D, where that is less) unless the covariance is diagonal.
 
     Raises:
-        ValueError: where there is no s2.
+        ValueError: where there is no s2, or the scores are at σ = 0.
         UserError: where an image file cannot be read.
     """
     collected = Predictions()
-    for p in noisy_batches(data, scores.sigma, seed):
+    for p in noisy_batches(data, noise_of(scores), seed):
         s1, s2 = scores(p.inputs)
         if s2 is None:
             raise ValueError("s2 is None; scores with a second order are expected, or see jacobian_predictions")
@@ -140,18 +161,19 @@ def jacobian_predictions(
         scores: of which s1 alone is used.
         data: the test set.
         seed: of the noise.
-        seconds: for how long; an image that is not done by then is left out.
+        seconds: for how long, 0 or more; an image that is not done by then is left out.
         components: whether the ten largest are taken as well.
 
     Returns:
         the predictions of as many images as the time allowed, a batch each: none, where one takes longer.
 
     Raises:
+        ValueError: where the scores are at σ = 0, or `seconds` is below 0.
         UserError: where an image file cannot be read.
     """
     collected = Predictions()
-    deadline = time.monotonic() + seconds
-    for p in noisy_batches(data, scores.sigma, seed, batch_size=1):
+    deadline = time.monotonic() + number_from_zero("seconds", seconds)
+    for p in noisy_batches(data, noise_of(scores), seed, batch_size=1):
         blocks = []
         for block in linalg.jacobian_rows(scores.s1, p.inputs):
             if time.monotonic() > deadline:

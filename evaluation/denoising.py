@@ -9,7 +9,9 @@ import datasets
 import inference
 import losses
 from datasets import DensityData, ImageData
+from inference.arguments import generator_of, noise_of, whole_number
 from losses import Perturbation
+from losses.perturbation import noise_level
 from models import Scores
 
 __all__ = ["denoising_metrics", "noisy_batches"]
@@ -22,7 +24,7 @@ def noisy_batches(
 
     Args:
         data: the test set.
-        sigma: σ, in the units of the data.
+        sigma: σ > 0, one number in the units of the data.
         seed: of the noise.
         batch_size: how many points a batch has; the last one may have fewer.
 
@@ -30,9 +32,16 @@ def noisy_batches(
         an iterator over the perturbed batches, their points `(B, D)`.
 
     Raises:
-        UserError: where an image file cannot be read.
+        ValueError: at once, where an argument is not what is said above.
+        UserError: from the iterator, where an image file cannot be read.
     """
-    generator = torch.Generator().manual_seed(seed)
+    whole_number("batch_size", batch_size, least=1)
+    return _batches(data, noise_level(sigma), generator_of(seed), batch_size)
+
+
+def _batches(
+    data: ImageData | DensityData, sigma: float, generator: torch.Generator | None, batch_size: int
+) -> Iterator[Perturbation]:
     for clean in datasets.batches(data, list(torch.arange(len(data)).split(batch_size))):
         noise = torch.randn(clean.shape, generator=generator).to(clean.device)
         yield losses.perturb(clean, sigma, noise=noise)
@@ -43,7 +52,7 @@ def denoising_metrics(scores: Scores, data: ImageData, seed: int) -> dict[str, f
     """How well a score denoises a test set of images.
 
     Args:
-        scores: of which s1 alone is used, at the noise level `scores.sigma`.
+        scores: of which s1 alone is used, at the noise level `scores.sigma` > 0.
         data: the test set.
         seed: of the noise.
 
@@ -53,11 +62,12 @@ def denoising_metrics(scores: Scores, data: ImageData, seed: int) -> dict[str, f
         the square of the data's range, over the whole set, nothing clipped; `psnr_gain`: their difference, in dB.
 
     Raises:
+        ValueError: where the scores are at σ = 0, or the images are not of their shape.
         UserError: where an image file cannot be read.
     """
     low, high = datasets.value_range(data.shape[0])
     totals = torch.zeros(3, dtype=torch.float64)
-    for p in noisy_batches(data, scores.sigma, seed):
+    for p in noisy_batches(data, noise_of(scores), seed):
         s1 = scores.s1(p.inputs)
         error = inference.posterior_mean(s1, p.inputs, scores.sigma) - p.clean
         sums = losses.dsm(s1, p) * len(p.clean), error.square().sum(), (p.inputs - p.clean).square().sum()

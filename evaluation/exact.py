@@ -5,6 +5,7 @@ import torch
 import linalg
 from datasets import DensityData
 from evaluation.denoising import noisy_batches
+from inference.arguments import noise_of, whole_number
 from models import Scores
 
 __all__ = ["score_errors"]
@@ -18,17 +19,21 @@ def score_errors(scores: Scores, data: DensityData, seed: int, count: int) -> di
         scores: at the noise level `scores.sigma`; where they have no second order, the Jacobian of s1 is taken for it.
         data: points of the density.
         seed: of the noise.
-        count: how many points at least: batches of 500 are taken until there are so many, or all.
+        count: how many points at least, 1 or more: batches of 500 are taken until there are so many, or all.
 
     Returns:
         `s1_error`: mean ‖s1 − exact‖², in 1/units² of the data; `s2_error`: mean squared Frobenius error, and
         `s2_diagonal_error`: that of the diagonals alone, both in 1/units⁴; and each with `relative_` before it, divided
         by the mean of the exact one's square.
+
+    Raises:
+        ValueError: where the scores are at σ = 0, or an argument is not what is said above.
     """
+    whole_number("count", count, least=1)
     names = ("s1", "s2", "s2_diagonal")
     totals = torch.zeros(len(names), 2, dtype=torch.float64)
     seen = 0
-    for p in noisy_batches(data, scores.sigma, seed, batch_size=500):
+    for p in noisy_batches(data, noise_of(scores), seed, batch_size=500):
         if seen >= count:
             break
         seen += len(p.clean)

@@ -1,5 +1,6 @@
 """Plots: rows of images, posteriors, score fields, calibration."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -10,6 +11,7 @@ import linalg
 from datasets import displayable
 from evaluation.calibration import Predictions
 from inference import Posterior
+from inference.arguments import positive_number, whole_number
 from models import Scores
 
 __all__ = ["calibration_figure", "image_rows", "posterior_figure", "score_fields", "walk_figure"]
@@ -27,9 +29,15 @@ def image_rows(rows: dict[str, Tensor], title: str = "", scales: dict[str, Scale
         scales: label to (colour map, least, most), for pictures of one channel that are not grey.
 
     Raises:
-        ValueError: where a row has another number of pictures than the first.
+        ValueError: where there is no row, a row has another number of pictures than the first, or holds no pictures.
     """
+    if not rows:
+        raise ValueError("no rows; one of pictures (n, C, H, W) at least is expected")
     columns = len(next(iter(rows.values())))
+    for label, images in rows.items():
+        if images.ndim != 4 or len(images) != columns or not columns or images.shape[1] not in (1, 3):
+            expected = f"{max(columns, 1)} pictures (n, C, H, W) with 1 or 3 channels are expected, as in the first row"
+            raise ValueError(f"row '{label}' has shape {tuple(images.shape)}; {expected}")
     figure = Figure(figsize=(0.9 * columns + 1, 0.95 * len(rows) + 0.4), layout="constrained")
     axes = figure.subplots(len(rows), columns, squeeze=False)
     for line, (label, images) in zip(axes, rows.items(), strict=True):
@@ -68,8 +76,11 @@ def posterior_figure(
     blue below zero and red above; on a coloured image, grey where it is zero.
 
     Raises:
-        ValueError: where the components cannot be had or refined; see `Posterior.principal_components`.
+        ValueError: where the posterior is not of images of that shape, or the components cannot be had or refined; see
+            `Posterior.principal_components`.
     """
+    _check_images(posterior, shape)
+    whole_number("components", components)
     rows = {} if clean is None else {"clean": displayable(clean, shape)}
     rows["noisy"] = displayable(posterior.noisy, shape)
     rows["denoised"] = displayable(posterior.mean, shape)
@@ -105,8 +116,13 @@ def walk_figure(
         refine: see `Posterior.principal_components`.
 
     Raises:
-        ValueError: where the components cannot be had or refined; see `Posterior.principal_components`.
+        ValueError: where the posterior is not of images of that shape, there is no such image, or the components cannot
+            be had or refined; see `Posterior.principal_components`.
     """
+    _check_images(posterior, shape)
+    positive_number("reach", reach)
+    if not 0 <= whole_number("index", index) < len(posterior):
+        raise ValueError(f"index is {index}; a number below {len(posterior)} is expected, the images of the posterior")
     variances, directions = posterior.principal_components(components, refine)
     stops = torch.linspace(-reach, reach, 7)
     rows = {}
@@ -118,6 +134,12 @@ def walk_figure(
     for axis, stop in zip(figure.axes, stops.tolist(), strict=False):
         axis.set_title("mean" if stop == 0 else f"{stop:+g} std", fontsize=8)
     return figure
+
+
+def _check_images(posterior: Posterior, shape: tuple[int, int, int]) -> None:
+    dimension = posterior.mean.shape[1]
+    if len(shape) != 3 or math.prod(shape) != dimension:
+        raise ValueError(f"shape is {tuple(shape)}; that of an image (C, H, W) of {dimension} entries is expected")
 
 
 @torch.no_grad()
@@ -137,7 +159,13 @@ def score_fields(
         device: where the points are that the scores are given; the density is given those of the CPU.
 
     Each row has one scale, that of the first entry.
+
+    Raises:
+        ValueError: where there are no scores, or `reach` is not positive.
     """
+    if not scores:
+        raise ValueError("no scores; a name and models.Scores in two dimensions at least are expected")
+    positive_number("reach", reach)
     side = torch.linspace(-reach, reach, 81)
     points = torch.cartesian_prod(side, side).flip(1)  # rows from low to high y
     density = log_density(points).exp().view(81, 81).numpy()
@@ -175,7 +203,7 @@ def calibration_figure(predictions: dict[str, Predictions]) -> Figure:
         predictions: name to those of a test set, in units² of the data on both axes.
 
     Raises:
-        RuntimeError: where an entry has no batch.
+        ValueError: where an entry has no batch.
     """
     figure = Figure(figsize=(4.6, 4.2), layout="constrained")
     axis = figure.subplots()

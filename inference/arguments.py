@@ -8,7 +8,7 @@ from torch import Tensor
 
 from models import ScoreModel, Scores
 
-__all__ = ["generator_of", "noise_of", "points_of", "positive_number", "whole_number"]
+__all__ = ["generator_of", "noise_of", "number_from_zero", "points_of", "positive_number", "whole_number"]
 
 SEEDS = 2**32  # torch's generator on the CPU takes 32 bits: other seeds would share their noise
 
@@ -39,6 +39,17 @@ def positive_number(name: str, value: float | Tensor) -> float:
     return float(value)
 
 
+def number_from_zero(name: str, value: float) -> float:
+    """A float that is 0 or more; infinity stands for no limit.
+
+    Raises:
+        ValueError: where it is another thing; the message has the name.
+    """
+    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not value >= 0:
+        raise ValueError(f"{name} is {value!r}; a number, 0 or more, is expected")
+    return float(value)
+
+
 def generator_of(seed: int | None, device: torch.device | str = "cpu") -> torch.Generator | None:
     """The random numbers of a seed; None, for torch's own generator, where there is none.
 
@@ -58,21 +69,30 @@ def points_of(scores: Scores, x: Tensor, name: str = "noisy") -> Tensor:
     Raises:
         ValueError: where `scores` is not a `models.Scores`, or x is not points of it.
     """
+    return _checked(scores).points(x, name)
+
+
+def _checked(scores: Scores) -> Scores:
+    """The scores, where they are such.
+
+    Raises:
+        ValueError: where they are not a `models.Scores`, of one noise level.
+    """
     if isinstance(scores, ScoreModel):
         raise ValueError("scores is a ScoreModel, of many noise levels; those at one are expected: model.at(sigma)")
     if not isinstance(scores, Scores):
         raise ValueError(
             f"scores is of type {type(scores).__name__}; a models.Scores is expected, as model.at(sigma) gives"
         )
-    return scores.points(x, name)
+    return scores
 
 
 def noise_of(scores: Scores) -> float:
     """The noise level of scores, which is not zero.
 
     Raises:
-        ValueError: where they are those of the density itself, σ = 0.
+        ValueError: where they are not a `models.Scores`, or those of the density itself, σ = 0.
     """
-    if scores.sigma == 0:
+    if _checked(scores).sigma == 0:
         raise ValueError("the scores are at σ = 0, of points without noise; those at a σ above 0 are expected")
     return scores.sigma

@@ -5,7 +5,6 @@ of them, so that runs compare.
 """
 
 import math
-import numbers
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import pairwise
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from inference.arguments import generator_of, points_of, positive_number, whole_number
+from inference.arguments import generator_of, number_from_zero, points_of, positive_number, whole_number
 from linalg import phi
 from losses.perturbation import noise_level
 from models import Scores
@@ -170,8 +169,7 @@ def ozaki(
         return ozaki_step(scores, x, step_size, noise, tolerance, max_exponent)
 
     positive_number("tolerance", tolerance)
-    if not isinstance(max_exponent, numbers.Real) or max_exponent < 0 or math.isnan(max_exponent):
-        raise ValueError(f"max_exponent is {max_exponent!r}; a number, 0 or more, is expected")
+    number_from_zero("max_exponent", max_exponent)
     x = points_of(scores, x, "x")
     return _run("ozaki", step, x, step_size, steps, generator_of(seed, x.device), keep_every, callback, progress)
 

@@ -117,3 +117,25 @@ def test_negative_variances_are_counted_and_cover_nothing():
     assert metrics["trace_ratio"] == 0.5
     assert metrics["coverage_95"] == 0.5
     assert "captured_1" not in metrics
+
+
+def test_predictions_that_are_none_say_so(setting):
+    with pytest.raises(ValueError, match="seconds is -1; a number, 0 or more, is expected"):
+        evaluation.jacobian_predictions(setting.scores, setting.data, 0, seconds=-1)
+    collected = evaluation.Predictions()
+    for ask in (collected.metrics, collected.bins):
+        with pytest.raises(
+            ValueError, match="no predictions; where they come from a Jacobian, more seconds are expected"
+        ):
+            ask()
+    with pytest.raises(ValueError, match=r"residual has shape \(5, 4\), variances have \(4,\); \(B, D\) is expected"):
+        collected.add(torch.zeros(5, 4), torch.zeros(4))
+    collected.add(torch.zeros(5, 4), torch.ones(5, 4))
+    with pytest.raises(
+        ValueError, match="components in some of the batches; in every one or in none they are expected"
+    ):
+        collected.add(torch.zeros(5, 4), torch.ones(5, 4), (torch.ones(5, 1), torch.ones(5, 4, 1)))
+    with pytest.raises(ValueError, match="count is 0; a whole number, 1 or more, is expected"):
+        collected.bins(0)
+    with pytest.raises(ValueError, match="count is 21; at most 20 bins can be had, one for each entry"):
+        collected.bins(21)

@@ -37,3 +37,31 @@ def test_noise_is_that_of_the_seed():
     noisy = [torch.cat([p.inputs for p in evaluation.noisy_batches(data, 0.5, seed)]) for seed in (1, 1, 2)]
     assert torch.equal(noisy[0], noisy[1])
     assert not torch.equal(noisy[0], noisy[2])
+
+
+class TestWhatIsNoTest:
+    """Refused when it is asked for, not at the first batch."""
+
+    DATA = datasets.ImageData(torch.zeros(10, 1, 4, 4, dtype=torch.uint8), (1, 4, 4), torch.device("cpu"))
+
+    @pytest.mark.parametrize("sigma", [0, -1, float("nan"), torch.ones(10), torch.ones(10, 1), "1", None])
+    def test_of_a_level(self, sigma):
+        with pytest.raises(ValueError, match=r"sigma .* number is expected"):
+            evaluation.noisy_batches(self.DATA, sigma, seed=0)
+
+    def test_of_a_seed_or_a_batch(self):
+        with pytest.raises(ValueError, match="seed is -1; a whole number from 0 to 4294967295 is expected"):
+            evaluation.noisy_batches(self.DATA, 0.5, seed=-1)
+        for size in (0, -5, 2.5):
+            with pytest.raises(ValueError, match=f"batch_size is {size}; a whole number, 1 or more, is expected"):
+                evaluation.noisy_batches(self.DATA, 0.5, seed=0, batch_size=size)
+
+    @pytest.mark.parametrize("metric", ["denoising_metrics", "predictions", "jacobian_predictions"])
+    def test_of_scores(self, metric):
+        measure = getattr(evaluation, metric)
+        with pytest.raises(ValueError, match="the scores are at σ = 0, of points without noise"):
+            measure(Scores(0.0, torch.neg), self.DATA, 0)
+        with pytest.raises(ValueError, match="scores is of type builtin.*; a models.Scores is expected"):
+            measure(torch.neg, self.DATA, 0)
+        with pytest.raises(ValueError, match=r"points of shape \(.*, 16\); a tensor \(B, 9\) is expected"):
+            measure(Scores(0.5, torch.neg, shape=(9,)), self.DATA, 0)

@@ -49,3 +49,9 @@ def test_as_many_points_as_asked_for_in_whole_batches(data):
     scores = Scores(0.3, s1, data.density.at(0.3).s2)
     assert evaluation.score_errors(scores, data, 0, 400)["s1_error"] == pytest.approx(2, rel=1e-5)
     assert calls == [500]
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.5])
+def test_errors_are_over_some_points(data, count):
+    with pytest.raises(ValueError, match=f"count is {count}; a whole number, 1 or more, is expected"):
+        evaluation.score_errors(data.density.at(0.3), data, 0, count)

@@ -72,3 +72,29 @@ def test_calibration_has_a_line_for_each_name_and_the_diagonal():
     predicted, observed = collected.bins()
     assert lines[0].get_xdata() == pytest.approx(predicted.numpy())
     assert lines[0].get_ydata() == pytest.approx(observed.numpy())
+
+
+def test_what_cannot_be_shown_says_so(posterior):
+    with pytest.raises(ValueError, match=r"no rows; one of pictures \(n, C, H, W\) at least is expected"):
+        evaluation.image_rows({})
+    rows = {"clean": torch.rand(3, 1, 4, 4), "noisy": torch.rand(2, 1, 4, 4)}
+    with pytest.raises(
+        ValueError, match=r"row 'noisy' has shape \(2, 1, 4, 4\); 3 pictures .* are expected, as in the"
+    ):
+        evaluation.image_rows(rows)
+    with pytest.raises(ValueError, match=r"row 'flat' has shape \(3, 16\); 3 pictures"):
+        evaluation.image_rows({"flat": torch.rand(3, 16)})
+    for figure in (evaluation.posterior_figure, evaluation.walk_figure):
+        with pytest.raises(ValueError, match=r"shape is \(1, 5, 5\); that of an image \(C, H, W\) of 16 entries is"):
+            figure(posterior, (1, 5, 5))
+    for index in (3, -1):
+        with pytest.raises(ValueError, match=f"index is {index}; a "):
+            evaluation.walk_figure(posterior, (1, 4, 4), index=index)
+    with pytest.raises(ValueError, match="components is -1; a whole number, 0 or more, is expected"):
+        evaluation.posterior_figure(posterior, (1, 4, 4), components=-1)
+    with pytest.raises(ValueError, match="reach is 0; a positive, finite number is expected"):
+        evaluation.walk_figure(posterior, (1, 4, 4), reach=0)
+    with pytest.raises(ValueError, match="no scores; a name and models.Scores in two dimensions"):
+        evaluation.score_fields({}, torch.neg)
+    with pytest.raises(ValueError, match="no predictions"):
+        evaluation.calibration_figure({"a": evaluation.Predictions()})
