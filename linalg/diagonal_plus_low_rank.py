@@ -3,7 +3,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -32,21 +31,6 @@ class _Gram(torch.autograd.Function):
         if beta.stride(1) < beta.stride(2):  # columns one after the other, as a network gives them: keep that
             return (symmetric @ beta.mT).addcmul_(beta.mT, rows_gradient[:, None, :], value=2).mT
         return (beta @ symmetric).addcmul_(beta, rows_gradient[:, :, None], value=2)
-
-
-class _SquaredRows(torch.autograd.Function):
-    """The row sums of β∘β, whose gradient is one pass over β."""
-
-    @staticmethod
-    def forward(ctx: Any, beta: Tensor) -> Tensor:
-        ctx.save_for_backward(beta)
-        return beta.square().sum(2)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        (beta,) = ctx.saved_tensors
-        return beta * (2 * gradient)[:, :, None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,15 +117,9 @@ class DiagonalPlusLowRank(SymmetricMatrix):
     def _shifted(self, shift: float | Tensor) -> "DiagonalPlusLowRank":
         return DiagonalPlusLowRank(self.alpha + shift, self.beta)
 
-    @cached_property
-    def _gram(self) -> tuple[Tensor, Tensor]:
-        """`βᵀβ`, `(B, r, r)`, and `Σ_i β_i²`, `(B, D)`, kept so that their gradients go back to β in one piece."""
-        return _Gram.apply(self.beta)
-
     def diagonal(self) -> Tensor:
-        """The diagonal of M, `α + Σ_i β_i²`, `(B, D)`; next to nothing where `squared_norm` has been asked for before,
-        with gradients. Its own gradient cannot be differentiated again."""
-        return self.alpha + (self._gram[1] if "_gram" in self.__dict__ else _SquaredRows.apply(self.beta))
+        """The diagonal of M, `α + Σ_i β_i²`, `(B, D)`."""
+        return self.alpha + self.beta.square().sum(2)
 
     def dense(self) -> Tensor:
         return torch.diag_embed(self.alpha) + self.beta @ self.beta.mT
@@ -162,10 +140,16 @@ class DiagonalPlusLowRank(SymmetricMatrix):
         return (self.alpha * other.diagonal()).sum(1) + other.quadratic(self.beta).sum(1)
 
     def squared_norm(self) -> Tensor:
-        """The squared Frobenius norm `‖M‖² = ‖α‖² + 2 Σ_i α·(β_i∘β_i) + ‖βᵀβ‖²`, `(B,)`; its gradient cannot be
-        differentiated again."""
-        gram, squared_rows = self._gram if torch.is_grad_enabled() else _Gram.apply(self.beta)
+        """The squared Frobenius norm `‖M‖² = ‖α‖² + 2 Σ_i α·(β_i∘β_i) + ‖βᵀβ‖²`, `(B,)`."""
+        gram, squared_rows = self.beta.mT @ self.beta, self.beta.square().sum(2)
         return (self.alpha * (self.alpha + 2 * squared_rows)).sum(1) + gram.square().sum((1, 2))
+
+    def squared_norm_and_trace(self) -> tuple[Tensor, Tensor]:
+        """Both in one pass over β, and their gradients in one; these cannot be differentiated again, nor by
+        `torch.func`."""
+        gram, squared_rows = _Gram.apply(self.beta)
+        squared_norm = (self.alpha * (self.alpha + 2 * squared_rows)).sum(1) + gram.square().sum((1, 2))
+        return squared_norm, (self.alpha + squared_rows).sum(1)
 
     def logdet(self) -> Tensor:
         """`log det M = Σ log α + log det(I + βᵀ diag(α)⁻¹ β)`, `(B,)`.

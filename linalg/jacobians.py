@@ -65,7 +65,7 @@ def hutchinson_diagonal(
     Args:
         matrix: M, B of them.
         probes: how many v, at least 2; the variance of the estimate falls as one over it.
-        generator: of the signs.
+        generator: of the signs, the same for every matrix, so that an answer does not depend on its neighbours.
 
     Returns:
         the estimate and its standard error, `(B, D)` each.
@@ -77,8 +77,8 @@ def hutchinson_diagonal(
     """
     if probes < 2:
         raise ValueError(f"probes is {probes}; at least 2 are expected, for a standard error")
-    shape = (len(matrix), matrix.dimension, probes)
-    signs = torch.randint(2, shape, generator=generator, device=matrix.device).to(matrix.dtype) * 2 - 1
+    signs = torch.randint(2, (matrix.dimension, probes), generator=generator, device=matrix.device)
+    signs = (signs.to(matrix.dtype) * 2 - 1).expand(len(matrix), -1, -1)
     estimates = signs * (matrix @ signs)
     return estimates.mean(2), estimates.std(2) / probes**0.5
 
@@ -134,7 +134,7 @@ class Jacobian(SymmetricMatrix):
         if v.ndim == 2:
             return (self @ v[:, :, None])[:, :, 0]
         scale, shift = (n[..., None] if isinstance(n, Tensor) else n for n in (self.scale, self.shift))
-        blocks = v.split(max(1, POINTS // len(self)), dim=2)
+        blocks = v.split(max(1, POINTS // max(1, len(self))), dim=2)
         product = torch.cat([jacobian_product(self.function, self.x, block) for block in blocks], dim=2)
         return scale * product + shift * v
 
@@ -146,7 +146,7 @@ class Jacobian(SymmetricMatrix):
 
     def dense(self) -> Tensor:
         """The symmetric part in full, `(B, D, D)`, by D vector-Jacobian products."""
-        symmetric = Dense(jacobian(self.function, self.x, rows=max(1, min(64, POINTS // len(self)))))
+        symmetric = Dense(jacobian(self.function, self.x, rows=max(1, min(64, POINTS // max(1, len(self))))))
         return (self.scale * symmetric + self.shift).dense()
 
     def eigh_top(self, k: int, tolerance: float | None = None) -> tuple[Tensor, Tensor]:

@@ -42,6 +42,8 @@ def block_krylov(
         orthogonalisation.
     """
     dimension, width = start.shape[1], k + 4
+    if not len(start):
+        return start.new_empty(0, k), start.new_empty(0, start.shape[1], k)
     block, tolerance = start, torch.finfo(start.dtype).eps ** 0.5 if tolerance is None else tolerance
     for _ in range(restarts):
         basis = newest = torch.linalg.qr(block).Q
@@ -113,8 +115,7 @@ def lanczos(
 ) -> Tensor:
     """`f(M) v` from a few dozen products with M, none of them with a D×D matrix.
 
-    After m steps M is a tridiagonal T on a basis Q of the Krylov space of v, and `f(M) v ≈ ‖v‖ Q f(T) e₁`; Q is
-    orthogonalised in full, which float32 needs.
+    After m steps M is a tridiagonal T on a basis Q of the Krylov space of v, and `f(M) v ≈ ‖v‖ Q f(T) e₁`.
 
     Args:
         matrix, vectors: M, B of them, and v, `(B, D, n)`; each v has a Krylov space of its own.
@@ -288,4 +289,4 @@ def _change(before: Tensor, after: Tensor) -> float:
     change = after.clone()
     change[:, :, : before.shape[2]] -= before
     length = after.norm(dim=2).clamp(min=torch.finfo(after.dtype).tiny)
-    return float((change.norm(dim=2) / length).max())
+    return float((change.norm(dim=2) / length).amax()) if len(after) else 0.0

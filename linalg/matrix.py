@@ -30,6 +30,8 @@ class SymmetricMatrix(ABC):
     kind of matrix gives its products, its scaling and its shift; what it can do better than by products, it overrides.
     """
 
+    __array_ufunc__ = None  # so that a number of numpy leaves `a * M` to M
+
     @abstractmethod
     def __len__(self) -> int:
         """B."""
@@ -134,6 +136,10 @@ class SymmetricMatrix(ABC):
     def squared_norm(self) -> Tensor:
         """The squared Frobenius norm `‖M‖²`, `(B,)`."""
         return self.dense().square().sum((1, 2))
+
+    def squared_norm_and_trace(self) -> tuple[Tensor, Tensor]:
+        """Both, `(B,)` each, which the losses need together."""
+        return self.squared_norm(), self.trace()
 
     def eigh_top(self, k: int, tolerance: float | None = None) -> tuple[Tensor, Tensor]:
         """The k largest eigenvalues and their eigenvectors.

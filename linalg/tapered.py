@@ -17,6 +17,7 @@ from linalg.tapers import Run, kernels, root, runs, squared_norm
 
 __all__ = ["TaperedLowRank"]
 
+MAX_LANCZOS = 1600  # sixteen times half of the products that `block_lanczos` takes at most
 BLOCK = 4  # columns of the one that eigenpairs begin with
 
 
@@ -52,6 +53,8 @@ class TaperedLowRank(SymmetricMatrix):
         if self.alpha.ndim != 2 or self.beta.ndim != 3 or self.beta.shape[:2] != self.alpha.shape:
             shapes = f"beta {tuple(self.beta.shape)} does not fit alpha {tuple(self.alpha.shape)}"
             raise ValueError(f"{shapes}; (B, D, r) and (B, D) are expected")
+        if not self.beta.shape[2]:
+            raise ValueError("beta has no columns; a diagonal matrix is a DiagonalPlusLowRank")
         channels, height, width = self.shape
         if channels * height * width != self.alpha.shape[1]:
             raise ValueError(f"images {tuple(self.shape)} do not have D = {self.alpha.shape[1]} entries")
@@ -226,7 +229,7 @@ class TaperedLowRank(SymmetricMatrix):
             ValueError: where k is not from 1 to D, or above D/16 for a D above 1024.
         """
         self._check_count(k)
-        if self.dimension > DENSE_UP_TO and 16 * k <= self.dimension:
+        if self.dimension > DENSE_UP_TO and 16 * k <= min(self.dimension, MAX_LANCZOS):
             fixed = self.detach()
             start = fixed._krylov_start(BLOCK if tolerance is None else 1)
             limit = torch.finfo(self.dtype).eps ** 0.5 if tolerance is None else tolerance

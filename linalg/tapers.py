@@ -26,12 +26,12 @@ ENTRIES = 2**26  # elsewhere
 
 def runs(precision: Tensor) -> list[Run]:
     """Where neighbours in t, `(r,)`, are equal."""
-    found, start = [], 0
+    neighbours, start = [], 0
     for value, members in groupby(precision.tolist()):
         stop = start + len(list(members))
-        found.append((slice(start, stop), value))
+        neighbours.append((slice(start, stop), value))
         start = stop
-    return found
+    return neighbours
 
 
 def kernels(size: int, precision: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ A new objective is one entry of `OBJECTIVES`; the configuration's choices, the r
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from linalg import SymmetricMatrix
@@ -27,7 +26,7 @@ class Objective:
     Attributes:
         first_order: L1, from s1 at `points`, the perturbed batch and a weight for each of its points.
         second_order: L2, from s1, s2, the perturbed batch, a weight for each point of s2 (or None), and where there are
-            probes both `probe` `(B, D)` and `product`, `∇s1 probe` at x + σz; None where s1 is trained alone.
+            probes both `probe` `(B, D)` and its `product` with the Jacobian of s1 at x + σz; None for s1 alone.
         points: where s1 is needed: always `"plus"` (x + σz), then `"minus"` (x − σz), then `"clean"` (x).
         s2_points: where s2 is needed, the first of `points` or all of them.
         probes: what the probes are, a name in `PROBES`, or None. Signs have v_i² = 1: `vᵀMv` tells of the diagonal of M
@@ -78,13 +77,19 @@ class Objective:
             weight: of each point of s2, where `weighted`.
             unit: where σ differs from point to point, `u = σ⁴/v` `(B, 1)`, v a variance of the size of Cov[x|x̃]: the
                 sum is then `w · u·L1 + u²·L2`, alike at every σ.
-            probes: `probe` and `product`, where there are probes.
+            probes: `probe` and `product`, `∇s1 probe` or `(∇s1)ᵀ probe` (the Jacobian of a true score is symmetric, and
+                so is the s2 that is matched to it), where there are probes.
 
         Returns:
             `loss`, to be minimised; and of both orders `first_order`, in units of 1/σ², and `second_order`, of 1/σ⁴,
             or without units where there is a `unit`.
+
+        Raises:
+            ValueError: where σ differs from point to point and there is no `unit`.
         """
         level = None if unit is None else unit.flatten()
+        if level is None and isinstance(p.sigma, Tensor) and p.sigma.ndim:
+            raise ValueError("sigma differs from point to point: a unit for each is expected")
         first = self.first_order(s1, p, level)
         if self.second_order is None:
             return {"loss": first}
@@ -113,8 +118,8 @@ def trace_weight(
 
     Args:
         s2: at n points, in units of 1/σ².
-        sigma: σ, a float or `(n, 1)`.
-        unit: `σ⁴/v`, `(n, 1)`; σ² where it is not given.
+        sigma: σ, a float or `(B, 1)`, n a multiple of B: that of B points, x₊ first, then x₋, then x.
+        unit: `σ⁴/v`, likewise; σ² where it is not given.
         pool: the mean over the batch of t `(n,)`, a scalar, for a free covariance: that can predict a trace near zero
             or below, and such a point would count for thousands. No t is taken for less than D/100.
 
@@ -123,11 +128,19 @@ def trace_weight(
 
     Source: ours; the weight is that of weighted least squares (Aitken 1935).
     """
-    scale = torch.as_tensor(sigma**2 if unit is None else unit).flatten()
-    t = (scale * (s2.trace() + s2.dimension / torch.as_tensor(sigma**2).flatten())).detach()
+    variance = _of_each_point(sigma, len(s2)) ** 2
+    scale = variance if unit is None else _of_each_point(unit, len(s2))
+    t = (scale * (s2.trace() + s2.dimension / variance)).detach()
     if pool is not None:
         t = pool(t).expand(len(s2))
     return s2.dimension / t.clamp(min=s2.dimension / 100).square()
+
+
+def _of_each_point(values: float | Tensor, count: int) -> float | Tensor:
+    """`(B, 1)` as `(count,)`, repeated; a number as it is."""
+    if not isinstance(values, Tensor) or not values.ndim:
+        return values
+    return values.flatten().repeat(count // len(values))
 
 
 def signs(normal: Tensor, s2: SymmetricMatrix, e: Tensor) -> Tensor:

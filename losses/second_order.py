@@ -79,7 +79,8 @@ def d2sm_centered(s1: Tensor, s2: Matrix, p: Perturbation, weight: Tensor | None
     """
     at_noisy = p.at("plus", as_matrix(s2))
     e = (p.noise + p.sigma * p.at("plus", s1)).detach()
-    value = at_noisy.squared_norm() / 2 - _on_target(at_noisy, e, p)
+    squared_norm, on_target = _norm_and_target(at_noisy, e, p)
+    value = squared_norm / 2 - on_target
     return (value if weight is None else p.at("plus", weight) * value).mean()
 
 
@@ -106,7 +107,7 @@ def d2sm_centered_vr(s1: Tensor, s2: Matrix, p: Perturbation, weight: Tensor | N
     s2 = as_matrix(s2)
     e_plus = p.noise + p.sigma * p.at("plus", s1)
     e_minus = -p.noise + p.sigma * p.at("minus", s1)
-    squared_norm, on_target = s2.squared_norm(), _on_target(s2, torch.cat([e_plus, e_minus, p.noise]).detach(), p)
+    squared_norm, on_target = _norm_and_target(s2, torch.cat([e_plus, e_minus, p.noise]).detach(), p)
     if weight is not None:
         squared_norm, on_target = weight * squared_norm, weight * on_target
     noisy = sum(p.at(point, squared_norm) / 2 - p.at(point, on_target) for point in ("plus", "minus"))
@@ -139,13 +140,15 @@ def _psi(s1: Tensor, s2: SymmetricMatrix, p: Perturbation) -> tuple[Tensor, Tens
     s1, z = s1[: len(s2)], p.noise.repeat(len(s2) // len(p.noise), 1)
     of_z, of_s1 = s2.quadratic(torch.stack([z, s1], dim=2)).unbind(1)
     length = s1.square().sum(1)
-    squared_norm = s2.squared_norm() + 2 * of_s1 + length.square()
-    return squared_norm, (of_z - s2.trace() + (s1 * z).sum(1).square() - length) / _variance(p, len(s2))
+    squared_norm, trace = s2.squared_norm_and_trace()
+    on_target = of_z - trace + (s1 * z).sum(1).square() - length
+    return squared_norm + 2 * of_s1 + length.square(), on_target / _variance(p, len(s2))
 
 
-def _on_target(m: SymmetricMatrix, v: Tensor, p: Perturbation) -> Tensor:
-    """`⟨T(v), M⟩`, `(n·B,)`."""
-    return (m.quadratic(v) - m.trace()) / _variance(p, len(m))
+def _norm_and_target(m: SymmetricMatrix, v: Tensor, p: Perturbation) -> tuple[Tensor, Tensor]:
+    """`‖M‖²` and `⟨T(v), M⟩`, `(n·B,)` each."""
+    squared_norm, trace = m.squared_norm_and_trace()
+    return squared_norm, (m.quadratic(v) - trace) / _variance(p, len(m))
 
 
 def _variance(p: Perturbation, count: int) -> float | Tensor:

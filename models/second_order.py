@@ -87,6 +87,8 @@ def windows(rank: int, shape: tuple[int, int, int]) -> Tensor:
 
     Returns:
         `(rank, C·H·W)`, each row of mean square one.
+
+    Source: ours; the localisation of covariances by windows is that of Gaspari and Cohn, Q. J. R. Meteorol. Soc. 1999.
     """
     _, height, width = shape
     places = min(4, math.isqrt(rank))

@@ -303,7 +303,7 @@ class ResidualBlock(nn.Module):
 
 
 class Stage(nn.Module):
-    """The residual blocks of one resolution; attention after the last, where wanted."""
+    """The residual blocks of one resolution; attention after the last, where there is any."""
 
     def __init__(self, channels: int, blocks: int, attention: bool, embedding: int, dropout: float):
         super().__init__()

@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 import linalg
-from linalg import Dense, DiagonalPlusLowRank, Jacobian, SymmetricMatrix, TaperedLowRank, phi
+from linalg import Dense, DiagonalPlusLowRank, Jacobian, SymmetricMatrix, TaperedLowRank, hutchinson_diagonal, phi
 
 BATCH = 3
 KINDS = ["rank 0", "rank 1", "rank 5", "rank 4, tapered", "dense", "Jacobian"]
@@ -320,3 +321,43 @@ def test_dense_tensors_are_taken_for_matrices():
     for misfit in (torch.eye(3), torch.zeros(2, 3, 4)):
         with pytest.raises(ValueError, match=r"\(B, D, D\) is expected"):
             linalg.as_matrix(misfit)
+
+
+class TestEmptyBatches:
+    @pytest.mark.parametrize("kind", ["low rank", "dense", "jacobian"])
+    @pytest.mark.parametrize("dimension", [6, 300])
+    def test_have_empty_answers(self, kind, dimension):
+        empty = torch.zeros(0, dimension)
+        m = {
+            "low rank": lambda: DiagonalPlusLowRank(empty, torch.zeros(0, dimension, 2)),
+            "dense": lambda: Dense(torch.zeros(0, dimension, dimension)),
+            "jacobian": lambda: Jacobian(torch.sin, empty),
+        }[kind]()
+        values, vectors = m.eigh_top(2)
+        assert (values.shape, vectors.shape) == ((0, 2), (0, dimension, 2))
+        assert m.apply(torch.exp, empty).shape == (0, dimension)
+        assert m.diagonal().shape == (0, dimension)
+
+
+def test_a_number_of_numpy_is_a_number():
+    m = DiagonalPlusLowRank(torch.ones(2, 3), torch.ones(2, 3, 1))
+    torch.testing.assert_close((np.float64(2.0) * m).dense(), 2 * m.dense())
+
+
+def test_an_estimate_does_not_depend_on_its_neighbours():
+    x = torch.randn(1, 20, generator=torch.Generator().manual_seed(0)).expand(3, 20)
+    estimate, _ = hutchinson_diagonal(Jacobian(lambda x: (x @ x.new_ones(20, 20)).sin(), x), 8)
+    torch.testing.assert_close(estimate[0], estimate[2])
+
+
+def test_norm_and_trace_can_be_differentiated_again_and_again():
+    alpha, beta = torch.ones(2, 5, requires_grad=True), torch.ones(2, 5, 2, requires_grad=True)
+    m = DiagonalPlusLowRank(alpha, beta)
+    for _ in range(2):
+        m.squared_norm().sum().backward()
+        m.diagonal().sum().backward()
+    with torch.no_grad():
+        beta.mul_(2)
+    torch.testing.assert_close(m.squared_norm(), m.dense().square().sum((1, 2)))
+    variance = torch.func.jacrev(lambda b: DiagonalPlusLowRank(alpha.detach(), b).diagonal().sum())(beta.detach())
+    torch.testing.assert_close(variance, 2 * beta.detach())

@@ -107,3 +107,16 @@ def test_a_level_for_each_point_is_the_mean_over_levels(name):
         factor = 10.0 if objective.published else 1.0
         alone.append(factor * unit[i] * values["first_order"] + unit[i] ** 2 * values["second_order"])
     close(together, torch.stack(alone).mean())
+
+
+@pytest.mark.parametrize("sigma", [SIGMA, torch.full((3, 1), SIGMA, device="meta")], ids=["one level", "levels"])
+def test_the_weight_is_computed_where_s2_is(sigma):
+    s2 = DiagonalPlusLowRank(torch.zeros(9, 4, device="meta"))
+    unit = None if isinstance(sigma, float) else sigma**2
+    assert losses.trace_weight(s2, sigma, unit).device.type == "meta"
+
+
+def test_levels_without_a_unit_are_refused():
+    p = OBJECTIVES[1]["dsm"].perturb(torch.zeros(3, 4), torch.full((3, 1), SIGMA))
+    with pytest.raises(ValueError, match="a unit for each is expected"):
+        OBJECTIVES[1]["dsm"](p, torch.zeros(3, 4))
