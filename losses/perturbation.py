@@ -169,5 +169,13 @@ def perturb(
 
 
 def weighted_mean(values: Tensor, weight: Tensor | None) -> Tensor:
-    """The mean of `values · weight`, `(B,)` both: not divided by the weights."""
+    """The mean of `values · weight`, `(B,)` both: not divided by the weights.
+
+    Raises:
+        ValueError: where the weights have another shape: `(B, 1)` would give each value every weight.
+    """
+    if weight is not None and weight.shape != values.shape:
+        raise ValueError(
+            f"weight has shape {tuple(weight.shape)}; {tuple(values.shape)} is expected, one for each point"
+        )
     return (values if weight is None else values * weight).mean()

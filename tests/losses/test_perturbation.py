@@ -126,3 +126,11 @@ def test_moments_need_scores_of_their_points():
         inference.posterior_covariance(torch.eye(4).expand(4, 4, 4), 0.5)
     with pytest.raises(ValueError, match="s2 is None; a matrix of linalg is expected"):
         inference.posterior_covariance(None, 0.5)
+
+
+def test_a_weight_for_each_point():
+    """`(B, 1)` weights would be multiplied with each of the B losses."""
+    p = losses.perturb(SQUARE, 0.5)
+    for weight in (torch.ones(4, 1), torch.ones(3), torch.ones(())):
+        with pytest.raises(ValueError, match=r"weight has shape .*; \(4,\) is expected, one for each point"):
+            losses.dsm(SQUARE, p, weight)
