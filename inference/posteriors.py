@@ -66,7 +66,7 @@ class Posterior:
     @cached_property
     def _diagonal(self) -> tuple[Tensor, Tensor]:
         """The diagonal of the covariance and the standard error of each entry, `(B, D)` each."""
-        if isinstance(self.covariance, Jacobian):
+        if isinstance(self.covariance, Jacobian) and self.covariance.dimension > PROBES:
             generator = torch.Generator(self.noisy.device).manual_seed(0)
             return hutchinson_diagonal(self.covariance, PROBES, generator)
         diagonal = self.covariance.diagonal()
@@ -86,8 +86,8 @@ class Posterior:
         return self.variance().sqrt()
 
     def standard_error(self) -> Tensor:
-        """Of `std`, `(B, D)`, to first order: zero where s2 gives the variances, and Hutchinson's, over 64 random
-        probes, where they come from the Jacobian of s1."""
+        """Of `std`, `(B, D)`, to first order: zero where s2 gives the variances, or where there are at most 64 entries,
+        and Hutchinson's, over 64 random probes, where they come from the Jacobian of s1."""
         return self._diagonal[1] / (2 * self._diagonal[0].clamp(min=self.floor).sqrt())
 
     def interval(self, level: float = 0.9) -> tuple[Tensor, Tensor]:
