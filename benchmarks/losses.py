@@ -7,6 +7,7 @@ run carry over to another machine.
 """
 
 import argparse
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,7 +142,7 @@ def loss_row(method: str, size: tuple[int, int, int], machine_rates: Rates, devi
 def print_share_of_step(device: torch.device, batch_size: int) -> None:
     """How much of a training step of `unet_mnist.yml` its second-order loss takes."""
     config = configs.load(configs.find("unet_mnist.yml"), runner="LowRankHybridRunner")
-    size = (batch_size, config.data.channels * config.data.image_size**2, config.rank)
+    size = (batch_size, math.prod(config.data.shape), config.rank)
     seconds = loss_cost(config.loss, size, False, str(device), repeats=10).seconds
     step = step_time("unet_mnist.yml", "LowRankHybridRunner", device, repeats=3, batch_size=batch_size)
     times = f"{1e3 * seconds:.1f} ms of a step of {1e3 * step:.0f} ms"

@@ -81,8 +81,7 @@ STEPS = list(_steps())
 
 def fresh_runner(config: Config, folder: Path, device: torch.device) -> tuple[Runner, TrainingState, Tensor]:
     """A runner on random images of the configuration's shape, the state at the start of its training, and a batch."""
-    size = config.data.image_size
-    shape = (2 * config.batch_size, size, size, config.data.channels)
+    shape = (2 * config.batch_size, *config.data.shape)
     np.savez(folder / "images.npz", images=np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8))
     data = config.data.model_copy(update={"dataset": "npz"})
     config = config.model_copy(update={"data": data, "data_dir": str(folder / "images.npz")})

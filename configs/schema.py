@@ -73,6 +73,15 @@ def _noise(value: Any) -> float | tuple[float, float]:
     return levels[0], levels[1]
 
 
+def _image_size(value: Any) -> int | tuple[int, int]:
+    """Height and width, or one number for both."""
+    numbers = value if isinstance(value, list | tuple) else [value]
+    if len(numbers) not in (1, 2) or any(type(number) is not int or number < 4 for number in numbers):
+        raise ValueError("a whole number of pixels from 4 on is expected, or a pair of them, [H, W]")
+    return (numbers[0], numbers[1]) if len(numbers) == 2 else numbers[0]
+
+
+ImageSize = Annotated[int | tuple[int, int], PlainValidator(_image_size)]
 Noise = Annotated[float | tuple[float, float], PlainValidator(_noise)]
 Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Positive = Annotated[Number, Field(gt=0)]
@@ -99,9 +108,7 @@ class UNetConfig(Section):
 
     widths: Annotated[list[Count], Field(min_length=1)] = Field([32, 64, 96], description="Channels at each level.")
     blocks: Count = Field(1, description="Residual blocks a level, on each way.")
-    attention: Annotated[StrictInt, Field(ge=0)] = Field(
-        1, description="How many of the coarsest levels have it."
-    )
+    attention: Annotated[StrictInt, Field(ge=0)] = Field(1, description="How many of the coarsest levels have it.")
     dropout: Annotated[Number, Field(ge=0, lt=1)] = Field(0.0, description="Within the residual blocks.")
     positions: StrictBool = Field(True, description="A learned map at the start; fixes the size of the images.")
     level_bypass: StrictBool = Field(True, description="A way round the last norm for an image's level.")
@@ -141,7 +148,7 @@ class DataConfig(Section):
     """The section `data`."""
 
     dataset: Dataset = "Digits"
-    image_size: Annotated[StrictInt, Field(ge=4, multiple_of=2)] = Field(8, description="Height and width.")
+    image_size: ImageSize = Field(8, description="Height and width: one number where they are equal, or [H, W].")
     channels: Literal[1, 3] = Field(1, description="1: values in [0, 1]. 3: values in [-1, 1].")
     mean: Number | None = Field(None, description="Of all training values; measured where a network needs it.")
     std: Positive | None = Field(None, description="Their standard deviation, likewise.")
@@ -156,16 +163,15 @@ class DataConfig(Section):
         """Of a point: `(C, H, W)`, or `(D,)` of Synthetic."""
         if self.dataset == "Synthetic":
             return (self.dimension,)
-        return (self.channels, self.image_size, self.image_size)
+        height, width = self.image_size if isinstance(self.image_size, tuple) else (self.image_size,) * 2
+        return (self.channels, height, width)
 
 
 class Config(Section):
     """A whole configuration, as it is saved in a run folder."""
 
     runner: StrictStr | None = Field(None, description="Set by --runner.")
-    noise: Noise = Field(
-        0.5, description="σ in the units of the data, or a range [low, high]; --noise."
-    )
+    noise: Noise = Field(0.5, description="σ in the units of the data, or a range [low, high]; --noise.")
     seed: Annotated[StrictInt, Field(ge=0, lt=2**63)] = Field(1234, description="--seed.")
     rank: Count = Field(50, description="Columns of the low-rank factor; --rank.")
     comment: StrictStr = Field("", description="Any text to find the run by; --comment.")

@@ -1,6 +1,17 @@
 """Images in and pixels out, and densities with exact scores."""
 
-from datasets.images import DATASETS, READERS, ImageData, ImageFiles, at_hand, batches, epoch_order, load
+from datasets.images import (
+    DATASETS,
+    READERS,
+    ImageData,
+    ImageFiles,
+    at_hand,
+    batches,
+    epoch_order,
+    fingerprint,
+    load,
+)
+from datasets.inputs import ImageInputs, read_images
 from datasets.mixtures import (
     CurveMixture,
     GaussianMixture,
@@ -10,7 +21,8 @@ from datasets.mixtures import (
     UniformMixture,
     multivariate_normal,
 )
-from datasets.pixels import displayable, from_pixels, read_images, to_float, to_pixels, value_range
+from datasets.pixels import displayable, from_pixels, like, to_float, to_pixels
+from datasets.ranges import value_range
 from datasets.synthetic import (
     DENSITIES,
     DensityData,
@@ -31,6 +43,7 @@ __all__ = [
     "GaussianMixture",
     "ImageData",
     "ImageFiles",
+    "ImageInputs",
     "LogisticMixture",
     "Mixture",
     "ProductMixture",
@@ -41,8 +54,10 @@ __all__ = [
     "correlated_normal",
     "displayable",
     "epoch_order",
+    "fingerprint",
     "from_pixels",
     "gaussians",
+    "like",
     "load",
     "logistics",
     "multivariate_normal",

@@ -1,4 +1,4 @@
-"""Image data sets as uint8, and batches of them as flat float vectors.
+"""Image data sets, and batches of them as flat float vectors.
 
 A set that fits lies in memory as one tensor, on the training device where there is room, and a batch is
 an index and a cast. A folder of images goes through a DataLoader whose workers decode.
@@ -7,22 +7,36 @@ A new data set is a function `(data_dir, split, data section) -> images`, in a m
 `READERS`.
 """
 
+import hashlib
+import logging
+import os
+import re
 import signal
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from configs import Config, DataConfig, UserError
-from datasets.pixels import to_float
+from datasets.folders import held_out_parts, image_files, split_by_name
+from datasets.pictures import cover, open_picture
+from datasets.pixels import Shape, as_images, to_float
+from datasets.ranges import RangeCheck
 from datasets.synthetic import DENSITIES, DensityData
 
-__all__ = ["DATASETS", "READERS", "ImageData", "ImageFiles", "at_hand", "batches", "epoch_order", "load"]
+__all__ = ["DATASETS", "READERS", "ImageData", "ImageFiles", "at_hand", "batches", "epoch_order", "fingerprint", "load"]
 
+log = logging.getLogger(__name__)
+
+PROJECT = Path(__file__).parents[1]
 SPLIT_SEED = 2019
 
 
@@ -31,7 +45,7 @@ class ImageData:
     """One split of an image data set.
 
     Attributes:
-        images: a uint8 tensor `(N, C, H, W)`, or N files.
+        images: a tensor `(N, C, H, W)`, uint8 pixels or float32 values in the model's range, or N files.
         shape: `(C, H, W)`.
         device: that batches are moved to.
         workers: processes that decode, where `images` are files.
@@ -65,16 +79,15 @@ def load(config: Config, split: str, device: torch.device | str = "cpu") -> Imag
     section = config.data
     if section.dataset == "Synthetic":
         return DensityData(DENSITIES[section.density](section.dimension), section.size, split, device)
-    images = READERS[section.dataset](Path(config.data_dir), split, section)
-    shape = (section.channels, section.image_size, section.image_size)
+    shape = cast(Shape, section.shape)
+    images = READERS[section.dataset](_place(config), split, section)
     if isinstance(images, ImageFiles):
         return ImageData(images, shape, device, section.workers)
     if tuple(images.shape[1:]) != shape:
         channels, height, width = images.shape[1:]
         raise UserError(
-            f"data.image_size: {section.image_size} and data.channels: {section.channels} do not fit "
+            f"data.image_size: {_size(shape)} and data.channels: {section.channels} do not fit "
             f"{section.dataset}, whose images are {height}×{width} with {channels} channel(s)"
-            + ("" if height == width else "; only square images can be used")
         )
     if _has_room(images, device):
         images = images.to(device)
@@ -83,13 +96,51 @@ def load(config: Config, split: str, device: torch.device | str = "cpu") -> Imag
 
 def at_hand(config: Config) -> bool:
     """Whether the data set of a configuration is on this machine, so that `load` downloads nothing."""
-    name, folder = config.data.dataset, Path(config.data_dir)
-    if name in ("Digits", "Synthetic"):
-        return True
+    return config.data.dataset in ("Digits", "Synthetic") or any(_holds(place, config) for place in _places(config))
+
+
+def _places(config: Config) -> list[Path]:
+    """Where `data_dir` may be: seen from the working directory, and then from the project's folder."""
+    here = Path(config.data_dir).expanduser()
+    return [here, PROJECT / here]
+
+
+def _place(config: Config) -> Path:
+    """The first of those that hold the data set; the first one where none does."""
+    here, there = _places(config)
+    if _holds(here, config) or not _holds(there, config):
+        return here
+    log.info("data_dir: %s is not here; taken from %s", here, there)
+    return there
+
+
+def _holds(folder: Path, config: Config) -> bool:
+    name = config.data.dataset
     if name == "npz":
         return folder.is_file() or folder.with_name(f"{folder.name}_test.npz").is_file()
     reader = READERS[name]
     return (folder / reader.place).is_dir() if isinstance(reader, _Downloaded) else folder.is_dir()
+
+
+def fingerprint(data: ImageData | DensityData) -> str:
+    """A short text that stays the same as long as a split does: how many images, and a digest of which.
+
+    Of files their names and sizes count, of images in memory the sum of the pixels of each, in their order; of a
+    density its name for nothing but its size.
+    """
+    if isinstance(data, DensityData):
+        return f"{len(data)} points"
+    digest = hashlib.sha256(str(data.shape).encode())
+    if isinstance(data.images, ImageFiles):
+        for file in map(Path, data.images.files):
+            size = file.stat().st_size if file.exists() else -1
+            digest.update(os.fsencode(f"{file.relative_to(data.images.folder)}\0{size}\0"))
+    else:
+        images = data.images.flatten(1)
+        exact = images.dtype == torch.uint8
+        sums = images.sum(1, dtype=torch.int64) if exact else images.cpu().double().sum(1)
+        digest.update(sums.cpu().numpy().tobytes())
+    return f"{len(data)} images, {digest.hexdigest()[:12]}"
 
 
 def epoch_order(size: int, batch_size: int, seed: int, epoch: int) -> Tensor:
@@ -119,7 +170,8 @@ def batches(data: ImageData | DensityData, order: Tensor | list[Tensor]) -> Iter
     for images in _uint8_batches(data, order):
         if isinstance(images, UserError):
             raise images
-        yield to_float(images.to(data.device, non_blocking=True))
+        images = images.to(data.device, non_blocking=True)
+        yield to_float(images) if images.dtype == torch.uint8 else images.flatten(1)
 
 
 def _uint8_batches(data: ImageData, order: Tensor | list[Tensor]) -> Iterator[Tensor | UserError]:
@@ -128,14 +180,22 @@ def _uint8_batches(data: ImageData, order: Tensor | list[Tensor]) -> Iterator[Te
             yield data.images[row.to(data.images.device)]
     else:
         rows = [row.tolist() for row in order]
-        yield from DataLoader(
+        workers = min(data.workers, len(rows))
+        data.images.watch(workers)
+        loader = DataLoader(
             data.images,
             batch_sampler=rows,
-            num_workers=min(data.workers, len(rows)),
+            num_workers=workers,
             collate_fn=_stack,
             worker_init_fn=_leave_signals_to_the_parent,
             pin_memory=data.device.type == "cuda",
         )
+        try:
+            yield from loader
+        except RuntimeError as error:
+            if (said := data.images.death(error)) is None:
+                raise
+            raise said from error
 
 
 def _stack(items: list[Tensor | UserError]) -> Tensor | UserError:
@@ -147,6 +207,10 @@ def _stack(items: list[Tensor | UserError]) -> Tensor | UserError:
 def _leave_signals_to_the_parent(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return str(shape[1]) if shape[1] == shape[2] else f"[{shape[1]}, {shape[2]}]"
 
 
 def _has_room(images: Tensor, device: torch.device) -> bool:
@@ -198,46 +262,64 @@ IDX_FILES = "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-
 
 
 def _npz(path: Path, split: str, data: DataConfig) -> Tensor:
-    """`path` itself, split by a fixed seed, or `{path}_{split}.npz`."""
+    """`path` itself, split by a fixed seed, or `{path}_{split}.npz`; uint8 pixels, or floats in the model's range."""
     parts = path.with_name(f"{path.name}_{split}.npz")
     file = path if path.is_file() else parts
     try:
-        with file.open("rb") as stream, np.load(stream) as content:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
             images = content["images"]
     except FileNotFoundError as error:
         raise UserError(f"data_dir: neither a file {path} nor {parts} is there") from error
     except KeyError as error:
         raise UserError(f"{file}: has no array 'images'; (N, H, W) or (N, H, W, C) uint8 is expected") from error
     except Exception as error:  # numpy meets a broken archive with half a dozen types of exception
-        raise UserError(f"{file}: cannot be read as .npz ({str(error).splitlines()[0]})") from error
-    if images.dtype != np.uint8 or images.ndim not in (3, 4) or not images.size:
-        raise UserError(f"{file}: images is {images.dtype} {images.shape}; (N, H, W) or (N, H, W, C) uint8 is expected")
+        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{file}: cannot be read as .npz ({reason})") from error
+    check = RangeCheck(data.channels)
+    try:
+        (images,) = as_images(images, cast(Shape, data.shape))
+        check.add(images)
+    except ValueError as error:
+        raise UserError(f"{file}: {error}; see data.image_size and data.channels") from error
+    if (doubt := check.doubt(clean=True)) is not None:
+        warnings.warn(f"{file}: {doubt}", stacklevel=2)
     if file == path:
         images = images[_indices(len(images), split, train=0.9, test=0.1)]
-    images = torch.from_numpy(images)
-    return images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
+    return torch.from_numpy(np.ascontiguousarray(images if images.dtype == np.uint8 else images.astype(np.float32)))
 
 
 def _celeba(folder: Path, split: str, data: DataConfig) -> "ImageFiles":
-    """Centre crop of 140 pixels, resized; the first 70 % of a fixed shuffle to train on, the next 10 % to test."""
-    from torchvision.transforms import v2
+    """Centre crop of 140 pixels, resized; 70 % of the files to train on, 10 % to test."""
+    files = image_files(folder, "unpack img_align_celeba.zip of the CelebA page there")
+    part = split_by_name([str(file.relative_to(folder)) for file in files], split, train=0.7, test=0.1)
+    _, height, width = data.shape
+    return ImageFiles(
+        [files[index] for index in part],
+        data.channels,
+        partial(_cover_centre, height=height, width=width),
+        folder,
+    )
 
-    files = _image_files(folder, "unpack img_align_celeba.zip of the CelebA page there")
-    resize = v2.Compose([v2.CenterCrop(140), v2.Resize(data.image_size, antialias=True)])
-    return ImageFiles(files[_indices(len(files), split, train=0.7, test=0.1)], data.channels, resize)
+
+def _cover_centre(image: Image.Image, height: int, width: int) -> Image.Image:
+    from torchvision.transforms.v2 import functional
+
+    return cover(functional.center_crop(image, [140, 140]), height, width)
 
 
 def _image_folder(folder: Path, split: str, data: DataConfig) -> "ImageFiles":
-    """`folder/train` and `folder/test` where they are there; else one folder, split by a fixed seed."""
-    from torchvision.transforms import v2
-
-    resize = v2.Compose([v2.Resize(data.image_size, antialias=True), v2.CenterCrop(data.image_size)])
-    if (folder / "train").is_dir() and (folder / "test").is_dir():
-        files = _image_files(folder / split, "put images there")
+    """The subfolders to train and to test on where there are both; else one folder, split by the files' names."""
+    parts = held_out_parts(folder)
+    if parts is not None:
+        log.info("%s: %s", split, parts[split])
+        folder = parts[split]
+        files = image_files(folder, "put images there")
     else:
-        files = _image_files(folder, "put images there, or into its subfolders train and test")
-        files = files[_indices(len(files), split, train=0.9, test=0.1)]
-    return ImageFiles(files, data.channels, resize)
+        files = image_files(folder, "put images there, or into its subfolders train and test")
+        part = split_by_name([str(file.relative_to(folder)) for file in files], split, train=0.9, test=0.1)
+        files = [files[index] for index in part]
+    _, height, width = data.shape
+    return ImageFiles(files, data.channels, partial(cover, height=height, width=width), folder)
 
 
 READERS: dict[str, Callable[[Path, str, DataConfig], "Tensor | ImageFiles"]] = {
@@ -260,34 +342,49 @@ class ImageFiles(Dataset[Tensor | UserError]):
         files: their paths.
         channels: 1 makes grey images of them, 3 coloured ones.
         transform: from a Pillow image to one of the size that is needed.
+        folder: that their names are relative to.
     """
 
-    def __init__(self, files: np.ndarray, channels: int, transform: Callable):
-        self.files = files
-        self.mode = "L" if channels == 1 else "RGB"
+    def __init__(self, files: Sequence[Path], channels: int, transform: Callable, folder: Path):
+        self.files = np.array([str(file) for file in files])
+        self.channels = channels
         self.transform = transform
+        self.folder = folder
+        self.reading: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> Tensor | UserError:
-        from PIL import Image
         from torchvision.transforms.v2.functional import pil_to_tensor
 
+        self._note(index)
         try:
-            with Image.open(self.files[index]) as image:
-                return pil_to_tensor(self.transform(image.convert(self.mode)))
-        except (OSError, ValueError) as error:
-            return UserError(f"{self.files[index]}: cannot be read as an image ({error}); mend or remove it")
+            return pil_to_tensor(self.transform(open_picture(self.files[index], self.channels)))
+        except UserError as error:
+            return error
+        finally:
+            self._note(-1)
 
+    def watch(self, workers: int) -> None:
+        """From here on, each of so many worker processes notes what it reads where the parent sees it."""
+        self.reading = torch.full((workers, 2), -1).share_memory_() if workers else None
 
-def _image_files(folder: Path, advice: str) -> np.ndarray:
-    from torchvision.datasets.folder import IMG_EXTENSIONS
+    def _note(self, index: int) -> None:
+        worker = get_worker_info()
+        if self.reading is not None and worker is not None:
+            self.reading[worker.id] = torch.tensor([os.getpid(), index])
 
-    files = sorted(str(path) for path in folder.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS)
-    if not files:
-        raise UserError(f"data_dir: no images under {folder}; {advice}")
-    return np.array(files)
+    def death(self, error: RuntimeError) -> UserError | None:
+        """What to say where a worker process died, as `error` of its loader says."""
+        killed = re.match(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*)", str(error))
+        if killed is None or self.reading is None:
+            return None
+        dead = {int(number) for number in killed[1].split(",")}
+        files = [str(self.files[index]) for pid, index in self.reading.tolist() if pid in dead and index >= 0]
+        reason = killed[2].strip(" .").partition(". ")[0]
+        where = ", ".join(files) or "data.workers"
+        return UserError(f"{where}: the process that read it ended ({reason}); mend or remove it, or give more memory")
 
 
 def _indices(size: int, split: str, train: float, test: float) -> np.ndarray:

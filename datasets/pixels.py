@@ -1,24 +1,24 @@
-"""Images in, pixels out: between uint8 pixels, the values that models take, and pictures in [0, 1].
+"""Between pixels, the values that models take, and pictures in [0, 1].
 
 The values of grey images lie in [0, 1] and those of coloured ones in [−1, 1], as published; a batch of N images of
 shape `(C, H, W)` is `(N, D)` of them, D = C·H·W.
 """
 
-from collections import Counter
-from pathlib import Path
+import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-from configs import UserError
+from datasets.pictures import to_mode
+from datasets.ranges import RangeCheck, value_range
 
-__all__ = ["displayable", "from_pixels", "read_images", "to_float", "to_pixels", "value_range"]
+__all__ = ["as_images", "displayable", "from_pixels", "like", "to_float", "to_pixels"]
 
-
-def value_range(channels: int) -> tuple[float, float]:
-    """The range of an image's values, without noise: [0, 1] for one channel, [−1, 1] for more."""
-    return (0.0, 1.0) if channels == 1 else (-1.0, 1.0)
+Shape = tuple[int, int, int]
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -27,45 +27,13 @@ def to_float(images: Tensor) -> Tensor:
     return (images.float() * ((high - low) / 255) + low).flatten(1)
 
 
-def displayable(values: Tensor, shape: tuple[int, int, int]) -> Tensor:
+def displayable(values: Tensor, shape: Shape) -> Tensor:
     """Values `(N, D)` as pictures `(N, C, H, W)` in [0, 1], on the CPU; what is outside of the range is cut off."""
     low, high = value_range(shape[0])
     return ((values - low) / (high - low)).clamp(0, 1).unflatten(1, shape).cpu()
 
 
-def from_pixels(images: np.ndarray | Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """Images as values.
-
-    Args:
-        images: `(H, W)`, `(N, H, W)`, `(H, W, C)` or `(N, H, W, C)`. uint8 from 0 to 255; floats are values already: in
-            [0, 1] for grey images, [−1, 1] for coloured ones, and outside where there is noise.
-        shape: of an image, `(C, H, W)`.
-
-    Returns:
-        `(N, D)`, float32, on the CPU.
-
-    Raises:
-        ValueError: where the array has another type or shape, is empty, or has values that are not finite.
-    """
-    channels, height, width = shape
-    array = images.detach().cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
-    if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
-        raise ValueError(f"images of type {array.dtype}; uint8, or floats in the model's range, are expected")
-    with_channels = array if array.ndim and array.shape[-1] == channels else array[..., None]
-    batch = with_channels if with_channels.ndim == 4 else with_channels[None]
-    if batch.shape[1:] != (height, width, channels):
-        raise ValueError(
-            f"an array of shape {array.shape}; images of {height}×{width} with {channels} channel(s) are expected"
-        )
-    if not len(batch):
-        raise ValueError("an array without images")
-    if not np.isfinite(batch).all():
-        raise ValueError("the images have values that are not finite")
-    values = torch.from_numpy(np.ascontiguousarray(batch)).permute(0, 3, 1, 2)
-    return to_float(values) if array.dtype == np.uint8 else values.float().flatten(1)
-
-
-def to_pixels(values: Tensor, shape: tuple[int, int, int]) -> np.ndarray:
+def to_pixels(values: Tensor, shape: Shape) -> np.ndarray:
     """Values as uint8 images.
 
     Args:
@@ -81,60 +49,80 @@ def to_pixels(values: Tensor, shape: tuple[int, int, int]) -> np.ndarray:
     return array[..., 0] if shape[0] == 1 else array
 
 
-def read_images(path: str | Path, shape: tuple[int, int, int]) -> tuple[list[str], Tensor]:
-    """A file, or all files of a folder: images, `.npy` arrays, and `.npz` archives with an array `images`.
-
-    Arrays may hold floats, so that noise is not cut off at the ends of the range as in an image file.
+def from_pixels(images: Any, shape: Shape) -> Tensor:
+    """Images as values.
 
     Args:
-        path: of the file or folder.
+        images: an array, a tensor on any device or nested lists of numbers, one image or N of them, channels last or
+            first: `(H, W)`, `(N, H, W)`, `(H, W, C)`, `(N, H, W, C)`, `(C, H, W)`, `(N, C, H, W)` or `(N, D)`; a Pillow
+            image; or a list of any of these. uint8 goes from 0 to 255; floats of any precision are values already: in
+            [0, 1] for grey images, [−1, 1] for coloured ones, and outside where there is noise.
         shape: of an image, `(C, H, W)`.
 
     Returns:
-        a name for each image, and their values `(N, D)`, float32.
+        `(N, D)`, float32, on the CPU.
 
     Raises:
-        UserError: where there is no such file, or one is no image or has another size.
+        ValueError: where the array has another type or shape, is empty, or has values that are not finite.
+
+    Warns where floats do not seem to be in that range.
     """
-    path = Path(path)
+    check = RangeCheck(shape[0])
+    values = [as_values(batch, check) for batch in as_images(images, shape)]
+    if (doubt := check.doubt()) is not None:
+        warnings.warn(doubt, stacklevel=2)
+    return torch.cat(values)
+
+
+def as_values(batch: np.ndarray, check: RangeCheck) -> Tensor:
+    """Images of `as_images` as values `(N, D)`, float32, counted by `check`."""
+    check.add(batch)
+    images = torch.from_numpy(np.array(batch))  # a copy: what lies in a file cannot be written
+    return to_float(images) if batch.dtype == np.uint8 else images.float().flatten(1)
+
+
+def as_images(images: Any, shape: Shape) -> list[np.ndarray]:
+    """What `from_pixels` takes, as arrays `(n, C, H, W)` of uint8 or floats; several where it is a list of images.
+
+    Raises:
+        ValueError: see `from_pixels`.
+    """
+    if isinstance(images, list | tuple) and any(isinstance(one, Tensor | np.ndarray | Image.Image) for one in images):
+        return [array for one in images for array in as_images(one, shape)]
+    if isinstance(images, Image.Image):
+        images = np.array(to_mode(images, shape[0]))
+    if isinstance(images, Tensor):
+        images = images.detach().cpu()
+        images = (images.float() if images.is_floating_point() else images).numpy()
     try:
-        if not path.exists():
-            raise UserError(f"{path}: no such file or folder")
-        files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from error
-    if not files:
-        raise UserError(f"{path}: the folder has no files")
-    stems = Counter(file.stem for file in files)
-    names: list[str] = []
-    values = []
-    for file in files:
-        try:
-            images = from_pixels(_array(file, channels=shape[0]), shape)
-        except ValueError as error:
-            raise UserError(f"{file}: {error}") from error
-        values.append(images)
-        name = file.stem if stems[file.stem] == 1 else file.name.replace(".", "_")
-        names += [name] if len(images) == 1 else [f"{name}_{number}" for number in range(len(images))]
-    return names, torch.cat(values)
+        array = np.asarray(images)
+    except ValueError as error:
+        raise ValueError("lists of different lengths; images of one size are expected") from error
+    if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(f"images of type {array.dtype}; uint8, or floats in the model's range, are expected")
+    batch = (np.moveaxis(array, -1, -3) if _channels_last(array.shape, shape) else array).reshape(-1, *shape)
+    if not len(batch):
+        raise ValueError("an array without images")
+    if array.dtype != np.uint8 and not (np.abs(batch) <= np.finfo(np.float32).max).all():
+        raise ValueError("the images have values that are not finite")
+    return [batch]
 
 
-def _array(file: Path, channels: int) -> np.ndarray:
-    """A file's array; a `ValueError` says what is wrong with it."""
-    from PIL import Image
+def like(values: Tensor, images: Sequence[int], shape: Shape) -> Tensor:
+    """Values `(N, D)` in the layout of the array that they came from, whose shape was `images`."""
+    batch = values.unflatten(1, shape)
+    return (batch.movedim(1, -1) if _channels_last(images, shape) else batch).reshape(tuple(images))
 
-    try:
-        if file.suffix in (".npy", ".npz"):
-            with file.open("rb") as stream:
-                content = np.load(stream)
-                return content if isinstance(content, np.ndarray) else content["images"]
-        with Image.open(file) as image:
-            eight_bits = not image.mode.startswith(("I", "F"))
-            pixels = np.array(image.convert("L" if channels == 1 else "RGB"))
-    except KeyError as error:
-        raise ValueError("the archive has no array 'images'") from error
-    except Exception as error:  # Pillow and numpy meet a broken file with half a dozen types of exception
-        raise ValueError("not an image, .npy or .npz file, or a broken one") from error
-    if not eight_bits:
-        raise ValueError("more than 8 bits a pixel; save it with 8, or as a .npy array of floats")
-    return pixels
+
+def _channels_last(array: Sequence[int], shape: Shape) -> bool:
+    """Whether an array of images has its channels last, or first, or none; a `ValueError` where it holds no such
+    images."""
+    channels, height, width = shape
+    array = tuple(array)
+    if len(array) in (3, 4) and array[-3:] == (height, width, channels):
+        return True
+    first = len(array) in (3, 4) and array[-3:] == shape
+    without = channels == 1 and len(array) in (2, 3) and array[-2:] == (height, width)
+    if first or without or (len(array) == 2 and array[1] == channels * height * width):
+        return False
+    raise ValueError(f"an array of shape {array}; images of {height}×{width} with {channels} channel(s) are expected")

@@ -16,7 +16,7 @@ from models.conditional import ConditionalNetworks, CovarianceNetwork, Denoiser,
 from models.mlp import MLP
 from models.refinenet import RefineNet
 from models.second_order import DiagonalHead, LowRankHead, second_order_score, windows
-from models.unet import UNet
+from models.unet import UNet, pad_to_multiple
 
 __all__ = ["NETWORKS", "NETWORK_NAMES", "Networks", "SeparateNetworks", "SharedNetwork", "build"]
 
@@ -83,10 +83,13 @@ Networks = SeparateNetworks | SharedNetwork | ConditionalNetworks
 
 
 def _refinenet(shape: tuple[int, ...], width: int, outputs: int) -> RefineNet:
-    if len(shape) != 3 or shape[1] != shape[2]:
-        raise UserError(f"model.network: refinenet takes square images, not points of shape {shape}; mlp takes any")
-    channels, size, _ = shape
-    return RefineNet(channels, size, width, channels * outputs)
+    channels, *size = shape
+    if len(size) != 2 or min(size) < 4 or any(side % 2 for side in size):
+        what = f"{size[0]}×{size[1]} pixels" if len(size) == 2 else f"shape {shape}"
+        raise UserError(
+            f"model.network: refinenet takes images of even height and width from 4 on, not {what}; unet and mlp do"
+        )
+    return RefineNet(channels, (size[0], size[1]), width, channels * outputs)
 
 
 def _mlp(shape: tuple[int, ...], width: int, outputs: int) -> MLP:
@@ -141,6 +144,10 @@ def _conditional(config: Config, shape: tuple[int, ...], rank: int) -> Condition
     if len(shape) != 3:
         raise UserError(f"model.network: unet takes images, not points of shape {shape}; mlp takes any")
     model, channels = config.model, shape[0]
+    try:
+        pad_to_multiple(torch.empty(1, 1, *shape[1:], device="meta"), 2 ** (len(model.unet.widths) - 1))
+    except ValueError as error:
+        raise UserError(f"model.unet.widths: {error}; fewer levels are expected") from error
     mean, std = config.data.mean or 0.0, config.data.std or 1.0
 
     def network(inputs: int, outputs: int) -> UNet:

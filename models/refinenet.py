@@ -148,7 +148,7 @@ class RefineNet(nn.Module):
 
     Args:
         channels: channels of the image, C.
-        image_size: height and width of the (square) image; even, at least 4.
+        image_size: height and width of the image, or one number for both; even, at least 4.
         ngf: width of the network; the coarse features have `2·ngf` channels.
         out_channels: channels of the output, C by default (a score). C·k gives k values for every
             entry of the image.
@@ -158,14 +158,15 @@ class RefineNet(nn.Module):
         type under autocast too.
 
     Raises:
-        ValueError: where `image_size` is odd or below 4, or the input has another size.
+        ValueError: where a side is odd or below 4, or the input has another size.
     """
 
-    def __init__(self, channels: int, image_size: int, ngf: int, out_channels: int | None = None):
+    def __init__(self, channels: int, image_size: int | tuple[int, int], ngf: int, out_channels: int | None = None):
         super().__init__()
-        if image_size < 4 or image_size % 2:
+        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+        if min(height, width) < 4 or height % 2 or width % 2:
             raise ValueError(f"image_size is {image_size}; RefineNet takes even sizes from 4 on")
-        self.shape = (channels, image_size, image_size)
+        self.shape = (channels, height, width)
         self.begin = conv3(channels, ngf)
         self.stage1 = nn.Sequential(ResidualBlock(ngf, ngf), ResidualBlock(ngf, ngf))
         self.stage2 = nn.Sequential(ResidualBlock(ngf, 2 * ngf, down=True), ResidualBlock(2 * ngf, 2 * ngf))

@@ -1,3 +1,5 @@
+import os
+import signal
 import struct
 from urllib.error import URLError
 
@@ -11,7 +13,7 @@ import datasets
 from configs import Config, UserError
 
 
-def config(dataset: str, folder="data", size: int = 8, channels: int = 1, **data) -> Config:
+def config(dataset: str, folder="data", size: int | list[int] = 8, channels: int = 1, **data) -> Config:
     section = {"dataset": dataset, "image_size": size, "channels": channels, "workers": 1} | data
     return Config(data_dir=str(folder), data=section)
 
@@ -64,10 +66,12 @@ def test_npz_parts_and_single_file(tmp_path):
     ("content", "message"),
     [
         ({"pictures": np.zeros((2, 8, 8), np.uint8)}, "has no array 'images'"),
-        ({"images": np.zeros((2, 8, 8))}, "images is float64"),
-        ({"images": np.zeros((2, 8), np.uint8)}, r"images is uint8 \(2, 8\)"),
-        ({"images": np.zeros((2, 8, 9), np.uint8)}, "8×9 with 1 channel.*only square"),
-        ({"images": np.zeros((2, 9, 9), np.uint8)}, "data.image_size: 8 .* do not fit npz, whose images are 9×9"),
+        ({"images": np.zeros((2, 8, 8), int)}, "images of type int64; uint8, or floats"),
+        ({"images": np.full((2, 8, 8), np.inf)}, "not finite"),
+        ({"images": np.zeros((0, 8, 8))}, "an array without images"),
+        ({"images": np.zeros((2, 8), np.uint8)}, r"shape \(2, 8\); images of 8×8 .* expected; see data.image_size"),
+        ({"images": np.zeros((2, 8, 9), np.uint8)}, r"shape \(2, 8, 9\); images of 8×8 with 1 channel"),
+        ({"images": np.array([print])}, "cannot be read as .npz"),
     ],
 )
 def test_npz_that_does_not_fit(tmp_path, content, message):
@@ -102,26 +106,14 @@ def test_a_folder_of_images(tmp_path, workers):
     assert len(datasets.load(settings, "test")) == 2
 
 
-def test_a_folder_without_parts_is_split(tmp_path):
-    write_images(tmp_path, 20)
-    parts = [datasets.load(config("ImageFolder", tmp_path, channels=3), split) for split in ("train", "test")]
-    files = [set(part.images.files) for part in parts]
-    assert [len(part) for part in files] == [18, 2]
-    assert not files[0] & files[1]
-
-
-def test_celeba_crops_the_centre_and_splits_seventy_to_ten(tmp_path):
-    write_images(tmp_path / "img_align_celeba", 20, size=(178, 218))
+def test_celeba_crops_the_centre(tmp_path):
+    write_images(tmp_path / "img_align_celeba", 2, size=(178, 218))
     framed = np.zeros((218, 178, 3), np.uint8)
     framed[39:179, 19:159] = 255  # exactly the central 140 pixels are white
     Image.fromarray(framed).save(tmp_path / "img_align_celeba" / "000.png")
-    parts = [datasets.load(config("celeba", tmp_path, channels=3), split) for split in ("train", "test")]
-    assert [len(part) for part in parts] == [14, 2]
-    data = parts[0]
-    everything = datasets.ImageFiles(
-        np.array([str(tmp_path / "img_align_celeba" / "000.png")]), 3, data.images.transform
-    )
-    assert everything[0].min() == 255
+    data = datasets.load(config("celeba", tmp_path, channels=3), "train")
+    file = tmp_path / "img_align_celeba" / "000.png"
+    assert datasets.ImageFiles([file], 3, data.images.transform, tmp_path)[0].min() == 255
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -133,6 +125,72 @@ def test_a_broken_image_is_named(tmp_path, workers):
     with pytest.raises(UserError, match=r"001\.png: cannot be read as an image") as raised:
         read_all(data)
     assert "\n" not in str(raised.value)
+
+
+def deadly(image):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_dies_is_named_with_its_file(tmp_path):
+    write_images(tmp_path, 6)
+    files = [tmp_path / f"{number:03}.png" for number in range(6)]
+    images = datasets.ImageFiles(files, 3, deadly, tmp_path)
+    data = datasets.ImageData(images, (3, 20, 30), torch.device("cpu"), workers=1)
+    with pytest.raises(
+        UserError, match=r"/00[34]\.png: the process that read it ended \(.*\); mend or remove"
+    ) as raised:
+        list(datasets.batches(data, torch.tensor([[3, 4]])))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("size", [8, [6, 10], [9, 7], [30, 20]])
+@pytest.mark.parametrize("dataset", ["ImageFolder", "celeba"])
+def test_folders_give_any_size(tmp_path, size, dataset):
+    write_images(tmp_path, 12, size=(150, 141))
+    data = datasets.load(config(dataset, tmp_path, size=size, channels=3, workers=0), "train")
+    height, width = (size, size) if size == 8 else size
+    assert data.shape == (3, height, width)
+    assert data.images[0].shape == (3, height, width)
+    assert read_all(data).shape == (len(data), 3 * height * width)
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float64])
+def test_npz_of_floats_and_with_channels_first(tmp_path, dtype, first):
+    pixels = np.random.default_rng(0).integers(256, size=(20, 6, 9, 3), dtype=np.uint8)
+    images = pixels if dtype == np.uint8 else (pixels / 127.5 - 1).astype(dtype)
+    np.savez(tmp_path / "a.npz", images=np.moveaxis(images, -1, 1) if first else images)
+    data = datasets.load(config("npz", tmp_path / "a.npz", size=[6, 9], channels=3), "train")
+    values = read_all(data)
+    assert values.dtype == torch.float32
+    expected = torch.tensor(pixels).permute(0, 3, 1, 2).flatten(1) / 127.5 - 1
+    order = [int((expected - row).abs().sum(1).argmin()) for row in values]
+    assert len(set(order)) == 18
+    torch.testing.assert_close(values, expected[order], atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(("scale", "low"), [(255.0, 0), (2.0, -1.0)])
+def test_npz_of_another_range_is_warned_about(tmp_path, scale, low):
+    np.savez(tmp_path / "a.npz", images=scale * np.random.default_rng(0).random((20, 8, 8)) + low)
+    with pytest.warns(UserWarning, match=r"a\.npz: values from .* taken as they are, for images in \[0, 1\]"):
+        datasets.load(config("npz", tmp_path / "a.npz"), "train")
+
+
+def test_the_project_folder_is_the_second_place_to_look(tmp_path, monkeypatch, caplog):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr("datasets.images.PROJECT", tmp_path / "there")
+    settings = config("ImageFolder", "own", channels=3)
+    assert not datasets.at_hand(settings)
+    with pytest.raises(UserError, match="no images under own;"):
+        datasets.load(settings, "train")
+    write_images(tmp_path / "there/own", 4)
+    assert datasets.at_hand(settings)
+    with caplog.at_level("INFO"):
+        assert str(datasets.load(settings, "train").images.files[0]).startswith(f"{tmp_path}/there/own")
+    assert "own is not here; taken from" in caplog.text
+    write_images(tmp_path / "here/own", 4)
+    assert str(datasets.load(settings, "train").images.files[0]).startswith("own/")
 
 
 def test_an_empty_folder_is_named(tmp_path):
