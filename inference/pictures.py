@@ -1,59 +1,82 @@
 """The posterior mean of pictures."""
 
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 import datasets
 import models
 from configs import UserError
+from inference.arguments import noise_of
 from inference.tweedie import posterior_mean
 from models import ScoreModel
 
 __all__ = ["denoise"]
 
 
+BATCH = 250
+
+Picture = np.ndarray | Tensor
+
+
 @torch.no_grad()
 def denoise(
-    model: ScoreModel | str | Path, images: np.ndarray | Tensor | str | Path, sigma: float | None = None
-) -> np.ndarray | Tensor:
+    model: ScoreModel | str | Path, images: Any | str | Path, sigma: float | None = None
+) -> Picture | list[Picture]:
     """The posterior mean of noisy pictures.
 
     Args:
         model: of images; or the path of a run folder or checkpoint.
-        images: arrays as `datasets.from_pixels` takes them, or the path of a file or folder.
+        images: all that `datasets.from_pixels` takes: an array, a tensor, a Pillow image, or a list of these; or the
+            path of a file or folder.
         sigma: σ, in the units of the model; it can be left out for a model of one level.
 
     Returns:
-        pictures in the scale they came in: uint8 for uint8 and for files, floats for floats; of the shape of the array,
-        or `(N, H, W[, C])` for files; a tensor for a tensor.
+        pictures in the scale they came in: uint8 for pixels and for files, float32 for floats of any precision. An
+        array in the layout of the array, a tensor on the device of the tensor, a list for a list; `(N, H, W[, C])` for
+        files and `(H, W[, C])` for a Pillow image. No gradients are tracked.
 
     Raises:
         UserError: where a file or the checkpoint cannot be read, or the model has no scores at σ.
         ValueError: where an array does not fit the model, or that is not one of images.
     """
     model = models.load(model) if isinstance(model, str | Path) else model
+    if not isinstance(model, ScoreModel):
+        raise ValueError(f"model is of type {type(model).__name__}; a models.ScoreModel or the path of one is expected")
     if len(model.shape) != 3:
-        raise ValueError(f"a model of points of shape {model.shape}, not of images")
-    shape = model.shape
+        raise ValueError(f"a model of points of shape {model.shape}; one of images, (C, H, W), is expected")
     if sigma is None:
         if model.sigmas[0] != model.sigmas[1]:
             raise UserError("sigma: the model has scores at σ from {:g} to {:g}; say which".format(*model.sigmas))
         sigma = model.sigmas[0]
     scores = model.at(sigma)
     if isinstance(images, str | Path):
-        noisy = datasets.read_images(images, shape)[1]
+        noisy = datasets.read_images(images, model.shape)[1]
     else:
-        noisy = datasets.from_pixels(images, shape)
-    noisy = noisy.to(model.device)
-    mean = torch.cat([posterior_mean(scores.s1(part), part, sigma) for part in noisy.split(250)])
+        noisy = datasets.from_pixels(images, model.shape)
+    parts = (scores.points(part) for part in noisy.split(BATCH))
+    mean = torch.cat([posterior_mean(scores.s1(part), part, noise_of(scores)).cpu() for part in parts])
     if isinstance(images, str | Path):
-        return datasets.to_pixels(mean, shape)
-    if images.dtype in (np.uint8, torch.uint8):
-        pictures = datasets.to_pixels(mean, shape)
-    else:
-        pictures = mean.unflatten(1, shape).permute(0, 2, 3, 1).cpu().numpy()
-    pictures = pictures.reshape(images.shape)
-    return torch.from_numpy(pictures) if isinstance(images, Tensor) else pictures
+        return datasets.to_pixels(mean, model.shape)
+    return _in_the_form_of(images, mean, model.shape)
+
+
+def _in_the_form_of(images: Any, mean: Tensor, shape: tuple[int, int, int]) -> Any:
+    """Values `(N, D)` as the pictures were given that they are the means of."""
+    if isinstance(images, Image.Image):
+        return datasets.to_pixels(mean, shape)[0]
+    if isinstance(images, list | tuple) and any(isinstance(one, Tensor | np.ndarray | Image.Image) for one in images):
+        counts = [1 if isinstance(one, Image.Image) else math.prod(np.shape(one)) // mean.shape[1] for one in images]
+        return [_in_the_form_of(one, part, shape) for one, part in zip(images, mean.split(counts), strict=True)]
+    array = images if isinstance(images, Tensor) else np.asarray(images)
+    values = mean
+    if array.dtype in (np.uint8, torch.uint8):
+        pixels = torch.from_numpy(datasets.to_pixels(mean, shape)).reshape(-1, *shape[1:], shape[0])
+        values = pixels.movedim(-1, 1).flatten(1)
+    pictures = datasets.like(values, tuple(array.shape), shape)
+    return pictures.to(array.device) if isinstance(array, Tensor) else pictures.contiguous().numpy()
