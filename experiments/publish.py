@@ -8,6 +8,7 @@ import argparse
 import shutil
 from pathlib import Path
 
+import configs
 import models
 from configs import UserError
 from experiments.harness import run
@@ -16,8 +17,13 @@ from models import checkpoint
 __all__ = ["publish"]
 
 
-def publish(folder: Path, target: Path) -> Path:
+def publish(folder: Path, target: Path, half: bool = False) -> Path:
     """Copies a tested run into `target`.
+
+    Args:
+        folder: the run folder.
+        target: where to.
+        half: write the weights in 16 bits, half the size; they are read as any others.
 
     Returns:
         the checkpoint's path.
@@ -27,13 +33,20 @@ def publish(folder: Path, target: Path) -> Path:
     """
     if not (folder / "metrics.json").is_file():
         raise UserError(f"{folder}: no metrics.json; run main.py --test first")
-    network = models.load(folder).network
-    assert network is not None  # what is loaded from a folder has one
+    model = models.load(folder)
+    config, network = model.config, model.network
+    assert config is not None  # what is loaded from a folder has both
+    assert network is not None
     (target / "ckpt").mkdir(parents=True, exist_ok=True)
-    for name in ("config.yml", "environment.yml", "metrics.json"):
+    for name in ("environment.yml", "metrics.json"):
         shutil.copy(folder / name, target / name)
+    section = config.model.model_copy(update={"denoiser": None})  # its weights are here
+    configs.save(config.model_copy(update={"model": section}), target / "config.yml")
+    weights = network.state_dict()
+    if half:
+        weights = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
     path = target / "ckpt" / "checkpoint.pth"
-    checkpoint.write({"model": network.state_dict(), "ema": None}, path)
+    checkpoint.write({"model": weights, "ema": None}, path)
     return path
 
 
@@ -41,8 +54,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.publish", description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("target", type=Path)
+    parser.add_argument("--half", action="store_true", help="weights of 16 bits, half the size")
     args = parser.parse_args(arguments)
-    path = publish(args.folder, args.target)
+    path = publish(args.folder, args.target, args.half)
     print(f"written: {path}, {path.stat().st_size / 2**20:.1f} MiB")
 
 
