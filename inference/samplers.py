@@ -113,7 +113,7 @@ def langevin(
         x: starts of B chains, `(B, D)`, in any form that `Scores.points` takes.
         step_size: ε.
         steps: how many, 0 or more.
-        seed: of the noise, from 0 to 2³² − 1; by default it is drawn from torch's own generator.
+        seed: of the noise, from 0 to 2⁶³ − 1; by default it is drawn from torch's own generator.
         keep_every: keep every so many-th state, 1 for all.
         callback: called with the step's number, from 1, and the states.
         progress: show a bar, where the output is a terminal.

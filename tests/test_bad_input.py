@@ -352,11 +352,11 @@ NUMBERS: dict[str, Case] = {
     ),
     "langevin: negative seed": (
         lambda: inference.langevin(FIRST, X, 0.1, 3, seed=-1),
-        "seed is -1; a whole number from 0 to 4294967295 is expected",
+        "seed is -1; a whole number from 0 to 2⁶³ − 1 is expected",
     ),
     "langevin: seed of text": (
         lambda: inference.langevin(FIRST, X, 0.1, 3, seed="a"),
-        "seed is 'a'; a whole number from 0 to 4294967295 is expected",
+        "seed is 'a'; a whole number from 0 to 2⁶³ − 1 is expected",
     ),
     "ozaki: no s2": (
         lambda: inference.ozaki(FIRST, X, 0.1, 3, progress=False),
@@ -427,8 +427,8 @@ NUMBERS: dict[str, Case] = {
         f"batch_size is 0; {WHOLE.format(1)}",
     ),
     "noisy_batches: seed": (
-        lambda: evaluation.noisy_batches(PIXELS, 0.5, 2**32),
-        "seed is 4294967296; a whole number from 0 to 4294967295 is expected",
+        lambda: evaluation.noisy_batches(PIXELS, 0.5, 2**63),
+        "seed is 9223372036854775808; a whole number from 0 to 2⁶³ − 1 is expected",
     ),
     "score_errors: count": (
         lambda: evaluation.score_errors(SCORES, None, 0, 0),

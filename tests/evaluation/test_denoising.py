@@ -50,7 +50,7 @@ class TestWhatIsNoTest:
             evaluation.noisy_batches(self.DATA, sigma, seed=0)
 
     def test_of_a_seed_or_a_batch(self):
-        with pytest.raises(ValueError, match="seed is -1; a whole number from 0 to 4294967295 is expected"):
+        with pytest.raises(ValueError, match="seed is -1; a whole number from 0 to 2⁶³ − 1 is expected"):
             evaluation.noisy_batches(self.DATA, 0.5, seed=-1)
         for size in (0, -5, 2.5):
             with pytest.raises(ValueError, match=f"batch_size is {size}; a whole number, 1 or more, is expected"):

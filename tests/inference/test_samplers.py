@@ -195,12 +195,18 @@ class TestTheChain:
         assert half.dtype == torch.float32
         close(half, expected, rtol=0, atol=1e-2)
 
-    @pytest.mark.parametrize("seed", [-1, 2**32, 0.5, "0"])
-    def test_has_a_seed_that_no_other_is_taken_for(self, seed):
-        """torch's generator on the CPU takes 32 bits: 2**32 + 1 would be 1."""
+    @pytest.mark.parametrize("seed", [-1, 2**63, 0.5, "0", True])
+    def test_has_a_seed(self, seed):
         _, scores = target("diagonal")
-        with pytest.raises(ValueError, match=r"seed is .*; a whole number from 0 to 4294967295 is expected"):
+        with pytest.raises(ValueError, match=r"seed is .*; a whole number from 0 to 2⁶³ − 1 is expected"):
             inference.langevin(scores, torch.zeros(3, 4), 0.1, 3, seed=seed)
+
+    def test_has_a_seed_that_no_other_is_taken_for(self):
+        """torch's generator on the CPU takes 32 bits: to it 2**32 + 1 is 1."""
+        _, scores = target("diagonal")
+        seeds = [1, 2**32 + 1, 2**33 + 1, 2**63 - 1, 2**32 - 1]
+        ends = [inference.langevin(scores, torch.zeros(1, 4), 0.01, 1, seed=seed, progress=False) for seed in seeds]
+        assert len(torch.cat(ends).unique(dim=0)) == len(seeds)
 
     def test_noise_is_that_of_its_points(self):
         _, scores = target("diagonal")
