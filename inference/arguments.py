@@ -55,8 +55,8 @@ def number_from_zero(name: str, value: float) -> float:
 def generator_of(seed: int | None, device: torch.device | str = "cpu") -> torch.Generator | None:
     """The random numbers of a seed; None, for torch's own generator, where there is none.
 
-    A seed from 2³² on, one of the clock say, is hashed to 32 bits: on the CPU torch drops the others, so that seeds which
-    differ in these alone would share their noise.
+    A seed from 2³² on, one of the clock say, is hashed to 32 bits: on the CPU torch drops the others, so that seeds
+    which differ in these alone would share their noise.
 
     Raises:
         ValueError: where the seed is not a whole number from 0 to 2⁶³ − 1.
