@@ -2,10 +2,11 @@
 
 import logging
 import warnings
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -17,8 +18,10 @@ import evaluation
 import inference
 import models
 from configs import Config, UserError
+from datasets import ImageInputs
 from inference import Posterior
 from models import ScoreModel, Scores
+from runners.collected import Collected, collected_in
 
 __all__ = ["explain"]
 
@@ -40,16 +43,20 @@ def explain(
     clean: bool = False,
     device: torch.device | str = "cpu",
     seed: int | None = None,
+    sigma: float | None = None,
+    resize: bool = False,
 ) -> dict[str, float]:
     """Denoises images and writes what else is known of them.
 
     Args:
         folder: the run folder of the model.
-        source: a file or folder of images, `datasets.read_images` says which.
+        source: a file or folder of images, `datasets.ImageInputs` says which.
         target: where the pictures go; it is made.
         clean: the images are clean: noise of the model's σ is added first.
         device: where to compute.
         seed: of that noise; by default that of the run.
+        sigma: σ of the images, in the units of the data; it can be left out for a model of one level.
+        resize: make images of other sizes fit.
 
     Returns:
         the number of images; `mse`, the mean squared error, for clean ones; `predicted_mse`, the mean variance, of a
@@ -59,28 +66,51 @@ def explain(
     all), and for all of them `posterior.npz` (names, mean, std, and variances and directions of the components) and
     `overview.png`; `walks.png` for the first one, where the model is low-rank.
 
+    Whatever the number of images, memory holds a batch of them.
+
     Raises:
-        UserError: where the images or the checkpoint can't be read or do not fit each other.
+        UserError: where the images or the checkpoint can't be read or do not fit each other, the target can't be
+            written, or a model of a range has no level to answer at.
     """
     model = models.load(folder, device)
     config = cast(Config, model.config)
     if len(model.shape) != 3:
         raise UserError(f"{folder}: a model of points, not of images")
-    shape = model.shape
-    names, values = datasets.read_images(source, shape)
-    if not clean:
-        _warn_of_cut_off_noise(values, shape)
+    inputs = datasets.ImageInputs(source, model.shape, resize)
+    _warn_of_values(inputs, clean)
+    scores = model.at(_level(model, sigma))
     components = min(COMPONENTS, config.rank) if config.model.head == "low_rank" else 0
     noise_seed = None if not clean else config.seed if seed is None else seed
-    target.mkdir(parents=True, exist_ok=True)
-    arrays = _write_batches(target, names, shape, answers(model, values, components, noise_seed))
-    if "std" in arrays:
-        low, high = datasets.value_range(shape[0])
-        _write_pictures(target, names, arrays["std"] / arrays["std"].max() * (high - low) + low, "std")
-    np.savez_compressed(target / "posterior.npz", names=np.array(names), **arrays)
-    metrics = _metrics(arrays, values if clean else None)
+    with collected_in(target) as collected:
+        batches = answers(scores, inputs.batches(BATCH), components, noise_seed, model.device)
+        metrics = _write_batches(target, inputs.names, model.shape, batches, collected)
+        arrays = collected.arrays()
+        if "std" in arrays:
+            _write_spreads(target, inputs.names, arrays["std"])
+        np.savez_compressed(target / "posterior.npz", names=np.array(inputs.names), **arrays)
     log.info("%s; written: %s", ", ".join(f"{name} {value:.5g}" for name, value in metrics.items()), target)
     return metrics
+
+
+def _level(model: ScoreModel, sigma: float | None) -> float:
+    """The noise level to answer at."""
+    low, high = model.sigmas
+    if sigma is None and low != high:
+        raise UserError(
+            f"--noise is missing: the model has scores at σ from {low:g} to {high:g}; give that of your images"
+        )
+    return low if sigma is None else sigma
+
+
+def _warn_of_values(inputs: ImageInputs, clean: bool) -> None:
+    if (doubt := inputs.values.doubt(clean)) is not None:
+        log.warning("%s", doubt)
+    if not clean and inputs.values.share_at_ends > CUT_OFF:
+        log.warning(
+            "%.0f %% of the values are at the ends of their range: if noise was cut off there the result is biased "
+            "(give .npy files of floats), and if the images are clean, say --clean",
+            100 * inputs.values.share_at_ends,
+        )
 
 
 # --- computing ---
@@ -116,23 +146,25 @@ class Answer:
         return {name: value.cpu().numpy() for name, value in kept.items()}
 
 
-def answers(model: ScoreModel, values: Tensor, components: int, seed: int | None = None) -> Iterator[Answer]:
-    """Evaluates a model at images, a batch at a time, so that memory does not grow with their number.
+def answers(
+    scores: Scores, values: Iterable[Tensor], components: int, seed: int | None, device: torch.device
+) -> Iterator[Answer]:
+    """Evaluates scores at images, a batch at a time.
 
     Args:
-        model: of images.
-        values: the images, `(N, D)`.
+        scores: of images, at one noise level.
+        values: batches of the images, `(B, D)`.
         components: how many principal components, of a model that has them.
         seed: of the noise to add, where they are clean.
+        device: where to compute.
     """
-    scores = model.at(model.sigmas[0])
     generator = None if seed is None else torch.Generator().manual_seed(seed)
-    for part in values.split(BATCH):
+    for part in values:
         if generator is None:
-            yield _answer(scores, None, part.to(model.device), components)
+            yield _answer(scores, None, part.to(device), components)
         else:
             noise = scores.sigma * torch.randn(part.shape, generator=generator)
-            yield _answer(scores, part, (part + noise).to(model.device), components)
+            yield _answer(scores, part, (part + noise).to(device), components)
 
 
 def _answer(scores: Scores, clean: Tensor | None, noisy: Tensor, components: int) -> Answer:
@@ -143,45 +175,42 @@ def _answer(scores: Scores, clean: Tensor | None, noisy: Tensor, components: int
     return Answer(clean, noisy, posterior.mean, posterior, top)
 
 
-def _metrics(arrays: dict[str, np.ndarray], clean: Tensor | None) -> dict[str, float]:
-    metrics: dict[str, float] = {"images": len(arrays["mean"])}
-    if clean is not None:
-        metrics["mse"] = float((torch.from_numpy(arrays["mean"]).flatten(1) - clean).square().mean())
-    if "std" in arrays:
-        metrics["predicted_mse"] = float(torch.from_numpy(arrays["std"]).square().mean())
-    return metrics
-
-
-def _warn_of_cut_off_noise(values: Tensor, shape: Shape) -> None:
-    low, high = datasets.value_range(shape[0])
-    cut_off = float(((values == low) | (values == high)).float().mean())
-    if cut_off > CUT_OFF:
-        log.warning(
-            "%.0f %% of the values are at the ends of their range: if noise was cut off there the result is biased "
-            "(give .npy files of floats), and if the images are clean, say --clean",
-            100 * cut_off,
-        )
-
-
 # --- writing ---
 
 
-def _write_batches(target: Path, names: list[str], shape: Shape, batches: Iterable[Answer]) -> dict[str, Any]:
-    """Writes the figures of the first batch and the denoised pictures of each; returns the arrays of them all."""
-    parts: list[dict[str, np.ndarray]] = []
-    clipped = 0
+def _write_batches(
+    target: Path, names: list[str], shape: Shape, batches: Iterable[Answer], collected: Collected
+) -> dict[str, float]:
+    """Writes the figures of the first batch and the denoised pictures of each; collects the arrays of them all, and
+    returns the metrics."""
+    count = clipped = 0
+    sums: defaultdict[str, float] = defaultdict(float)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".* are taken for that", RuntimeWarning)  # batch by batch: once below
         for answer in batches:
-            if not parts:
+            if not count:
                 _write_figures(target, answer, shape)
-            first = BATCH * len(parts)
-            parts.append(answer.arrays(shape))
-            _write_pictures(target, names[first : first + BATCH], parts[-1]["mean"], "denoised")
-            clipped += 0 if answer.posterior is None else int(answer.posterior.clipped.sum())
+            arrays = answer.arrays(shape)
+            collected.add(arrays)
+            _write_pictures(target, names[count : count + len(answer.mean)], arrays["mean"], "denoised")
+            count += len(answer.mean)
+            if answer.clean is not None:
+                sums["mse"] += float((answer.mean.cpu() - answer.clean).double().square().mean(1).sum())
+            if answer.posterior is not None:
+                sums["predicted_mse"] += float(np.square(arrays["std"], dtype=np.float64).mean((1, 2, 3)).sum())
+                clipped += int(answer.posterior.clipped.sum())
     if clipped:
         log.warning("%d predicted variances are zero or negative, and were clipped", clipped)
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return {"images": count} | {name: value / count for name, value in sums.items()}
+
+
+def _write_spreads(target: Path, names: list[str], std: np.ndarray) -> None:
+    """A picture of the standard deviation of each image, white the largest of all."""
+    low, high = datasets.value_range(std.shape[1])
+    parts = [slice(first, first + BATCH) for first in range(0, len(std), BATCH)]
+    largest = max(float(std[part].max()) for part in parts)
+    for part in parts:
+        _write_pictures(target, names[part], std[part] / largest * (high - low) + low, "std")
 
 
 def _write_figures(target: Path, answer: Answer, shape: Shape) -> None:

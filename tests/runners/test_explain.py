@@ -1,6 +1,8 @@
 """`--test --input`: what is written of users' own images, and what is refused."""
 
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,8 +12,9 @@ from PIL import Image
 import datasets
 import inference
 import models
-from configs import Config
+from configs import Config, UserError
 from runners import explain
+from tests.conftest import ROOT
 
 
 @pytest.fixture
@@ -121,39 +124,105 @@ def test_files_of_one_stem_and_the_seed_of_added_noise(trained, tmp_path, comman
     assert not np.array_equal(*means)
 
 
-def make_input(kind: str, folder) -> str:
-    if kind == "missing":
-        return "nowhere"
-    path = folder / {"text": "note.png", "archive": "a.npz", "folder": "empty"}.get(kind, "image.png")
-    if kind == "size":
-        Image.fromarray(np.zeros((9, 8), np.uint8)).save(path)
-    elif kind == "deep":
-        Image.fromarray(np.zeros((8, 8), np.uint16)).save(path)
-    elif kind == "text":
-        path.write_text("not an image")
-    elif kind == "archive":
-        np.savez(path, pictures=np.zeros((1, 8, 8), np.uint8))
-    elif kind == "folder":
-        path.mkdir()
-    return path.name
-
-
 @pytest.mark.parametrize(
-    ("kind", "message"),
+    ("name", "message"),
     [
-        ("missing", "nowhere: no such file or folder"),
-        ("size", "image.png: an array of shape (9, 8); images of 8×8 with 1 channel(s) are expected"),
-        ("deep", "image.png: more than 8 bits a pixel; save it with 8, or as a .npy array of floats"),
-        ("text", "note.png: not an image, .npy or .npz file, or a broken one"),
-        ("archive", "a.npz: the archive has no array 'images'"),
-        ("folder", "empty: the folder has no files"),
+        ("nowhere", "nowhere: no such file or folder"),
+        ("note.png", "note.png: cannot be read as an image (no known format); mend or remove it"),
+        (
+            "wide.png",
+            "wide.png: an array of shape (8, 12); images of 8×8 with 1 channel(s) are expected; --resize makes them so",
+        ),
     ],
 )
-def test_inputs_that_cannot_be_used(trained, tmp_path, command, kind, message):
+def test_inputs_that_cannot_be_used(trained, tmp_path, command, name, message):
     folder, call = trained
-    done = command(*call, "--input", make_input(kind, tmp_path))
+    (tmp_path / "note.png").write_text("not an image")
+    Image.fromarray(np.zeros((8, 12), np.uint8)).save(tmp_path / "wide.png")
+    done = command(*call, "--input", name)
     assert (done.returncode, done.stderr) == (2, f"main.py: {message}\n")
     assert not (folder / "images/input").exists()
+
+
+def test_a_mistake_in_the_last_file_is_known_before_anything_is_written(trained, tmp_path):
+    folder, _ = trained
+    (tmp_path / "own").mkdir()
+    Image.fromarray(digits(1)[0]).save(tmp_path / "own/a.png")
+    (tmp_path / "own/b.png").write_text("not an image")
+    with pytest.raises(UserError, match=r"b\.png: cannot be read"):
+        explain.explain(folder, tmp_path / "own", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_seven_images_are_seven_answers(trained, tmp_path):
+    """Names that would collide, and litter of the system's between them."""
+    folder, _ = trained
+    own = tmp_path / "own"
+    own.mkdir()
+    for name in ("d1.png", "d1.bmp", "a_0.png", "D1.tif", "é.png"):
+        Image.fromarray(digits(1)[0]).save(own / name)
+    np.savez(own / "a.npz", images=digits(2))
+    (own / ".DS_Store").write_text("x")
+    metrics = explain.explain(folder, own, tmp_path / "out", clean=True)
+    assert metrics["images"] == 7
+    for suffix in ("denoised", "std"):
+        assert len({path.name.casefold() for path in (tmp_path / "out").glob(f"*_{suffix}.png")}) == 7
+    assert len(set(np.load(tmp_path / "out/posterior.npz")["names"].tolist())) == 7
+
+
+def test_where_it_cannot_write_is_named(trained, tmp_path, monkeypatch):
+    folder, _ = trained
+    np.save(tmp_path / "own.npy", digits(2))
+    (tmp_path / "file").touch()
+    message = r"cannot be written \(.*\); --output DIR says where else$"
+    with pytest.raises(UserError, match=message):
+        explain.explain(folder, tmp_path / "own.npy", tmp_path / "file")
+
+    def refuse(*arguments, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    with pytest.raises(UserError, match=message):
+        explain.explain(folder, tmp_path / "own.npy", tmp_path / "out", clean=True)
+
+
+def test_other_sizes_are_resized_where_that_is_asked_for(trained, tmp_path):
+    folder, _ = trained
+    small = Image.fromarray(digits(1)[0])
+    small.resize((16, 16), Image.Resampling.NEAREST).save(tmp_path / "own.png")
+    explain.explain(folder, tmp_path / "own.png", tmp_path / "out", resize=True)
+    arrays = np.load(tmp_path / "out/posterior.npz")
+    assert arrays["mean"].shape == (1, 1, 8, 8)
+    assert not list((tmp_path / "out").glob("tmp*"))
+
+
+@pytest.mark.parametrize(("scale", "clean"), [(255, True), (255, False)])
+def test_values_of_another_range_are_warned_about(trained, tmp_path, caplog, scale, clean):
+    folder, _ = trained
+    np.save(tmp_path / "own.npy", scale / 255 * digits(3).astype(float))
+    explain.explain(folder, tmp_path / "own.npy", tmp_path / "out", clean=clean)
+    assert "values from 0 to 255 with mean" in caplog.text
+    assert "floats are taken as they are, for images in [0, 1]" in caplog.text
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_images(trained, tmp_path):
+    """3,000 images against 300, each in a process of its own: the peaks differ by less than a batch needs."""
+    folder, _ = trained
+    peaks = []
+    for count in (300, 3000):
+        (tmp_path / str(count)).mkdir()
+        for number in range(count):
+            (tmp_path / f"{count}/{number}.png").symlink_to(tmp_path / "one.png")
+        Image.fromarray(digits(1)[0]).save(tmp_path / "one.png")
+        code = (
+            "import resource, sys; from pathlib import Path; from runners.explain import explain\n"
+            f"explain(Path({str(folder)!r}), {str(tmp_path / str(count))!r}, Path({str(tmp_path / 'out')!r}), True)\n"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+        peaks.append(int(done.stdout) / 1024)
+    assert peaks[1] - peaks[0] < 30  # MiB; 1.1 an image would be 3,000
 
 
 def test_flags_that_need_each_other(command):
