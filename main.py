@@ -1,10 +1,14 @@
 """Trains and tests first- and second-order scores: `python main.py --help`."""
 
 import argparse
+import contextlib
 import difflib
 import errno
+import io
 import logging
+import os
 import sys
+import threading
 import traceback
 import warnings
 from pathlib import Path
@@ -13,9 +17,29 @@ from typing import TYPE_CHECKING, NoReturn
 from runners import RUNNERS
 
 if TYPE_CHECKING:
+    import torch
+
     from configs import Config
 
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+NO_ROOM = "make room and try again"
+NOT_ALLOWED = "give a place that you may read and write, or change its permissions"
+ADVICE = {
+    errno.ENOSPC: NO_ROOM,
+    errno.EDQUOT: NO_ROOM,
+    errno.EFBIG: NO_ROOM,
+    errno.EACCES: NOT_ALLOWED,
+    errno.EPERM: NOT_ALLOWED,
+    errno.EROFS: NOT_ALLOWED,
+    errno.EIO: "look after the disk",
+    errno.ESTALE: "look after the disk",
+    errno.ENOTDIR: "give the path of a folder",
+    errno.EISDIR: "a file is expected",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.ELOOP: "mend the link",
+    errno.EMFILE: "raise the number of open files (ulimit -n), or lower data.workers",
+    errno.ENOMEM: "lower batch_size, model.ngf or rank",
+}
+"""What to do about errors of the system that are not the program's."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -46,7 +70,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     what = parser.add_argument_group("what to run")
     what.add_argument("--runner", type=runner_name, required=True, metavar="NAME", help=" | ".join(RUNNERS))
     what.add_argument("--config", metavar="FILE", help="a file of configs/, or a path; --test and --resume_training "
-                      "take the run folder's own")  # fmt: skip
+                      "take the run folder's own, and compare this one with it")  # fmt: skip
     what.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
                       help="override a value of the config, such as model.ngf=32; can be given many times")  # fmt: skip
     what.add_argument("--noise", type=float, nargs="+", metavar="σ", help="noise level, in the units of the data, or "
@@ -59,6 +83,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     modes.add_argument("--test", action="store_true", help="evaluate the checkpoint: metrics.json and a picture")
     mode.add_argument("--input", metavar="PATH", help="with --test: your own noisy images, a file or a folder, in "
                       "place of the test set")  # fmt: skip
+    mode.add_argument("--output", metavar="DIR", help="with --input: where its pictures go (default: input in the "
+                      "run's image folder)")  # fmt: skip
     mode.add_argument("--clean", action="store_true", help="the images of --input are clean: add the noise first")
     modes.add_argument("--resume_training", action="store_true", help="continue from the newest checkpoint")
 
@@ -75,6 +101,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     how.add_argument("--verbose", default="info", choices=("debug", "info", "warning", "critical"),
                      help="how much is logged (default: info)")  # fmt: skip
     args = parser.parse_args(arguments)
+    if args.comment is not None:  # which the locale may not have been able to read
+        args.comment = os.fsencode(args.comment).decode("utf-8", "replace")
+    if args.output is not None and args.input is None:
+        parser.error("argument --output: only with --input")
     if args.input is not None and not args.test:
         parser.error("argument --input: only with --test")
     if args.clean and args.input is None:
@@ -96,13 +126,24 @@ def resolve(args: argparse.Namespace) -> tuple[Path, "Config"]:
         config = configs.load(configs.find(args.config), args.overrides, **flags)
         return run_folder.locate(args.run, runners.get(args.runner).folder_name(args.doc, config)), config
     folder = run_folder.existing(args.run, args.doc, args.rank)
-    saved = folder / "config.yml"
-    trained = configs.load(saved)
-    for key in ("runner", "noise", "rank"):
-        was, asked = getattr(trained, key), flags[key]
-        if key in trained.model_fields_set and asked is not None and asked != was:
-            raise UserError(f"--{key} {asked}: {folder} was trained with {was}; leave the flag out or give that")
-    return folder, configs.load(saved, args.overrides, **flags)
+    beside = None if args.config is None else configs.find(args.config)
+    return folder, configs.load_trained(folder, args.overrides, beside, **flags)
+
+
+class LogFile(logging.FileHandler):
+    """`stdout.txt`; where it can't be written, on a full disk say, the console says so once."""
+
+    told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not self.told:
+            reason = getattr(sys.exc_info()[1], "strerror", None) or sys.exc_info()[1]
+            print(f"main.py: {self.baseFilename}: {reason}; the log goes on without it", file=sys.stderr)
+        self.told = True
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
 
 
 class ConsoleFilter(logging.Filter):
@@ -119,7 +160,7 @@ def log_to(folder: Path | None, level: str) -> None:
     console.setFormatter(logging.Formatter("%(message)s"))
     handlers: list[logging.Handler] = [console]
     if folder is not None:
-        handlers.append(logging.FileHandler(folder / "stdout.txt"))
+        handlers.append(LogFile(folder / "stdout.txt", encoding="utf-8"))
         handlers[-1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=handlers, force=True)
     logging.captureWarnings(True)
@@ -131,16 +172,13 @@ def log_to(folder: Path | None, level: str) -> None:
 def run(args: argparse.Namespace) -> None:
     """Does what the parsed command line says."""
     import runners
-    from runners import distributed, run_folder
+    from runners import distributed, locks, run_folder
 
     folder, config = resolve(args)
     images = run_folder.inside(folder, args.image_folder, "--image_folder")
     world = distributed.join(args.device)
     if args.input is not None:
-        from runners.explain import explain
-
-        log_to(folder, args.verbose)
-        explain(folder, args.input, images / "input", args.clean, world.device, args.seed)
+        explain_input(args, folder, images, world.device)
         return
     try:
         runner = runners.get(args.runner)(config, folder, world, images)
@@ -148,9 +186,10 @@ def run(args: argparse.Namespace) -> None:
         if fresh:
             runner.load_data()
             runner.measure_data()
-            if world.first:
-                run_folder.create(folder, runner.config, images, ask=not args.ni)
-        world.wait()
+            data = runner.fingerprints() if world.first else None
+            world.at_first(lambda: run_folder.create(folder, runner.config, images, not args.ni, data))
+        elif args.resume_training:
+            world.at_first(lambda: locks.claim(folder))
         log_to(folder if world.first else None, args.verbose if world.first else "critical")
         if fresh and (unused := config.unused_keys()):
             logging.info("without effect, as in the published program: %s", ", ".join(unused))
@@ -159,7 +198,18 @@ def run(args: argparse.Namespace) -> None:
         else:
             runner.train(resume=args.resume_training)
     finally:
+        locks.release(folder)
         distributed.leave()
+
+
+def explain_input(args: argparse.Namespace, folder: Path, images: Path, device: "torch.device") -> None:
+    """`--test --input`; the log goes to the run folder, or with `--output` where the pictures go."""
+    from runners.explain import explain
+
+    target = images / "input" if args.output is None else Path(args.output)
+    if args.output is None:
+        log_to(folder, args.verbose)
+    explain(folder, args.input, target, args.clean, device, args.seed)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -169,6 +219,10 @@ def main(arguments: list[str] | None = None) -> int:
         the exit code: 0 done, 1 for a bug (with its traceback), 2 for a user's mistake (one line),
         130 after Ctrl-C and 143 after SIGTERM, when a training has saved its checkpoint.
     """
+    for stream in (sys.stdout, sys.stderr):  # σ in a locale that has none
+        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() != "utf-8":
+            stream.reconfigure(errors="replace")
+    threading.excepthook = log_thread_error
     args = parse(arguments)
     from configs import UserError
 
@@ -183,13 +237,31 @@ def main(arguments: list[str] | None = None) -> int:
         print("main.py: interrupted", file=sys.stderr)
         return 130
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
-            print(f"main.py: {error.filename or args.run}: {error.strerror}; make room and try again", file=sys.stderr)
+        if (line := system_error(error, args)) is not None:
+            logging.error("%s", line)
+            print(f"main.py: {line}", file=sys.stderr)
             return 2
         logging.exception("a bug")
         traceback.print_exc()
         return 1
     return 0
+
+
+def system_error(error: Exception, args: argparse.Namespace) -> str | None:
+    """One line on what is no bug: the disk, its permissions, the memory, the locale."""
+    if isinstance(error, OSError) and error.errno in ADVICE:
+        return f"{error.filename or args.run}: {error.strerror}; {ADVICE[error.errno]}"
+    if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error).lower():
+        return f"not enough memory; {ADVICE[errno.ENOMEM]}"
+    if isinstance(error, UnicodeEncodeError) and sys.getfilesystemencoding().lower() != "utf-8":
+        return f"{error.object!r}: not a file name in this locale; set LC_ALL=C.UTF-8"
+    return None
+
+
+def log_thread_error(failed: threading.ExceptHookArgs) -> None:
+    """A thread beside the training that can't write its file, that of TensorBoard, has told the training so already."""
+    if not isinstance(failed.exc_value, OSError):
+        threading.__excepthook__(failed)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,21 @@
 """The YAML files, and the schema that checks them."""
 
+from configs.changes import differences, load_trained
 from configs.errors import UserError
+from configs.files import replacing, write_text
 from configs.loading import find, load, save
 from configs.schema import Config, DataConfig, ModelConfig
 
-__all__ = ["Config", "DataConfig", "ModelConfig", "UserError", "find", "load", "save"]
+__all__ = [
+    "Config",
+    "DataConfig",
+    "ModelConfig",
+    "UserError",
+    "differences",
+    "find",
+    "load",
+    "load_trained",
+    "replacing",
+    "save",
+    "write_text",
+]

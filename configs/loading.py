@@ -9,9 +9,10 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from configs.errors import UserError
+from configs.files import write_text
 from configs.schema import Config
 
-__all__ = ["find", "load", "save"]
+__all__ = ["find", "load", "save", "source_of", "sources"]
 
 FOLDER = Path(__file__).parent
 
@@ -53,11 +54,11 @@ def load(path: Path, overrides: tuple[str, ...] | list[str] = (), **flags: Any) 
             names the file or the flag, the key, the value and what is allowed.
     """
     try:
-        values = yaml.load(path.read_text(), Loader=_Loader)
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not a text file") from error
+        raise UserError(f"{path}: not a text file in UTF-8") from error
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f", line {where.line + 1}" if where else ""
@@ -66,26 +67,44 @@ def load(path: Path, overrides: tuple[str, ...] | list[str] = (), **flags: Any) 
     if not isinstance(values, dict):
         raise UserError(f"{path}: a mapping of keys to values is expected, this is a {type(values).__name__}")
 
-    sources = {}
     for text in overrides:
-        key = _override(values, text)
-        sources[key] = f"--set {text}"
-    for key, value in flags.items():
-        if value is not None:
-            values[key] = value
-            sources[key] = f"--{key} {value}"
+        _override(values, text)
+    values |= {key: value for key, value in flags.items() if value is not None}
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise UserError(_explain(error, str(path), sources)) from error
+        raise UserError(_explain(error, str(path), sources(overrides, flags))) from error
 
 
 def save(config: Config, path: Path) -> None:
-    """Writes the whole configuration, defaults included, as YAML."""
-    path.write_text(yaml.safe_dump(config.model_dump(exclude_none=True), sort_keys=False, allow_unicode=True))
+    """Writes the whole configuration, defaults included, as YAML.
+
+    Raises:
+        OSError: where it can't be written; what was there stays.
+    """
+    write_text(path, yaml.safe_dump(config.model_dump(exclude_none=True), sort_keys=False, allow_unicode=True))
 
 
-def _override(values: dict, text: str) -> str:
+def sources(overrides: tuple[str, ...] | list[str], flags: dict[str, Any]) -> dict[str, str]:
+    """What the command line gave, by the key that it sets, as it was written."""
+    given = {text.partition("=")[0].strip(): f"--set {text}" for text in overrides}
+    for key, value in flags.items():
+        if value is not None:
+            shown = " ".join(map(str, value)) if isinstance(value, list | tuple) else value
+            given[key] = f"--{key} {shown}"
+    return given
+
+
+def source_of(key: str, given: dict[str, str]) -> str | None:
+    """Which of `sources` sets a key, itself or with its whole section; None where none does."""
+    while key not in given:
+        if "." not in key:
+            return None
+        key = key.rpartition(".")[0]
+    return given[key]
+
+
+def _override(values: dict, text: str) -> None:
     key, separator, value = text.partition("=")
     key = key.strip()
     if not separator or not key:
@@ -99,7 +118,6 @@ def _override(values: dict, text: str) -> str:
         values[last] = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise UserError(f"--set {text}: {value} is not valid YAML") from error
-    return key
 
 
 def _known_keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[str]:
@@ -117,15 +135,15 @@ def nearest(key: str) -> str:
     return (same_name or difflib.get_close_matches(key, known, n=1, cutoff=0))[0]
 
 
-def _explain(error: ValidationError, path: str, sources: dict[str, str]) -> str:
+def _explain(error: ValidationError, path: str, given: dict[str, str]) -> str:
     """The first problem in one line."""
     problem = error.errors()[0]
     key = ".".join(str(part) for part in problem["loc"])
-    source = sources.get(key, f"{path}: {key}" if key else path)
+    source = given.get(key, f"{path}: {key}" if key else path)
     if problem["type"] == "extra_forbidden":
         return f"{source}: unknown key{'' if source.endswith(key) else ' ' + key}; did you mean {nearest(key)}?"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "model_type":
         message = "a section with keys of its own is expected"
-    shown = "" if not key or key in sources else f": {problem['input']!r}"
+    shown = "" if not key or key in given else f": {problem['input']!r}"
     return f"{source}{shown}: {message[0].lower()}{message[1:]}"

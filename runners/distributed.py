@@ -1,7 +1,9 @@
 """Devices and processes: one process alone, or N of them under `torchrun`."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -39,9 +41,23 @@ class World:
         dist.all_reduce(values, dist.ReduceOp.SUM)
         return values / self.size
 
-    def wait(self) -> None:
-        """Returns once every process has come here."""
-        self.agree(0)
+    def at_first(self, action: Callable[[], Any]) -> None:
+        """The first process does it while the others wait.
+
+        Raises:
+            SystemExit: with the code 2 in the others, where it fails in the first.
+        """
+        if self.size == 1:
+            action()
+            return
+        failure: Exception | None = None
+        if self.first:
+            try:
+                action()
+            except Exception as error:
+                failure = error
+        if self.agree(failure is not None):
+            raise failure or SystemExit(2)
 
 
 def best_device() -> str:

@@ -10,6 +10,7 @@ import inference
 from configs import Config
 from models import Scores
 from runners.image_runner import ImageRunner
+from runners.metrics import write_figure
 
 __all__ = ["DoubleDiagonalHybridRunner", "HybridRunner", "LowRankHybridRunner"]
 
@@ -46,7 +47,7 @@ class HybridRunner(ImageRunner):
             metrics["jacobian_of_s1"] |= jacobian.metrics()
             by_name["Jacobian of s1"] = jacobian
         beside = {what: picture.with_stem(picture.stem.replace("test", what)) for what in ("calibration", "walks")}
-        evaluation.calibration_figure(by_name).savefig(beside["calibration"], dpi=120)
+        write_figure(beside["calibration"], evaluation.calibration_figure(by_name))
 
         p = next(evaluation.noisy_batches(data, scores.sigma, seed, batch_size=min(SHOWN, len(data))))
         posterior = inference.posterior(scores, p.inputs)
@@ -54,10 +55,10 @@ class HybridRunner(ImageRunner):
         figure = evaluation.posterior_figure(
             posterior, data.shape, p.clean, components, self.title(metrics, scores.sigma)
         )
-        figure.savefig(picture, dpi=120)
+        write_figure(picture, figure)
         if low_rank:
             walks = evaluation.walk_figure(posterior, data.shape, components=components)
-            walks.savefig(beside["walks"], dpi=120)
+            write_figure(beside["walks"], walks)
         return metrics
 
 

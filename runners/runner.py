@@ -18,7 +18,7 @@ from datasets import DensityData, ImageData
 from linalg import SymmetricMatrix
 from losses import Perturbation
 from models import Networks, Scores
-from runners import training
+from runners import locks, run_folder, training
 from runners.distributed import World
 from runners.metrics import write_metrics
 from runners.state import TrainingState
@@ -27,6 +27,7 @@ __all__ = ["Runner"]
 
 log = logging.getLogger(__name__)
 
+TOO_FEW = "give more images (a tenth of them is kept for the test), or sets of their own to train and to test on"
 LEVELS = 5
 MEASURED = 10_000
 
@@ -69,6 +70,9 @@ class Runner(Generic[Data]):
             raise UserError(f"loss: {name} has no {config.loss}; one of {', '.join(known)}")
         if config.batch_size % world.size:
             raise UserError(f"batch_size: {config.batch_size} cannot be divided among {world.size} processes")
+        size = math.prod(config.data.shape)
+        if config.model.head == "low_rank" and config.rank > size:
+            raise UserError(f"rank: {config.rank} columns for points of {size} values; at most {size} is allowed")
         self.objective = known[config.loss]
 
     # --- what a runner adds ---
@@ -96,6 +100,8 @@ class Runner(Generic[Data]):
             UserError: where they can't be had, or are fewer than a batch.
         """
         data = cast(Data, datasets.load(self.config, "train", self.world.device))
+        if not len(data):
+            raise UserError(f"data.dataset: {self.config.data.dataset} has no training image; {TOO_FEW}")
         if self.config.batch_size > len(data):
             raise UserError(
                 f"batch_size: {self.config.batch_size} is more than the {len(data)} training images of "
@@ -108,9 +114,12 @@ class Runner(Generic[Data]):
         """The test data, loaded when they are first used.
 
         Raises:
-            UserError: where they can't be had.
+            UserError: where they can't be had, or there are none.
         """
-        return cast(Data, datasets.load(self.config, "test", self.world.device))
+        data = cast(Data, datasets.load(self.config, "test", self.world.device))
+        if not len(data):
+            raise UserError(f"data.dataset: {self.config.data.dataset} has no test image; {TOO_FEW}")
+        return data
 
     def measure_data(self) -> None:
         """Completes the configuration by the mean and standard deviation of the training data, where its network needs
@@ -135,16 +144,36 @@ class Runner(Generic[Data]):
         Raises:
             UserError: see `train_data` and `test_data`.
         """
-        if self.world.first:
-            _ = self.train_data, self.test_data
-        self.world.wait()
+        self.world.at_first(lambda: (self.train_data, self.test_data))
         _ = self.train_data
+
+    def fingerprints(self) -> dict[str, str]:
+        """What the data set can be known by again, by split."""
+        return {"train": datasets.fingerprint(self.train_data), "test": datasets.fingerprint(self.test_data)}
+
+    def compare_data(self, *splits: str) -> None:
+        """Says in the log where the data set is not the one of the run's beginning."""
+        recorded = run_folder.recorded_data(self.folder)
+        for split in splits:
+            was, now = recorded.get(split), datasets.fingerprint(getattr(self, f"{split}_data"))
+            if was is not None and was != now:
+                log.warning(
+                    "the images to %s on are not those that the run began with (%s now, %s then)", split, now, was
+                )
 
     # --- training ---
 
     def train(self, resume: bool = False) -> None:
-        """Trains to the end, or until a signal; see `training.train`."""
-        training.train(self, resume)
+        """Trains to the end, or until a signal; no other process trains in the run folder meanwhile.
+
+        Raises:
+            UserError: where another process does, and see `training.train`.
+        """
+        self.world.at_first(lambda: locks.claim(self.folder))
+        try:
+            training.train(self, resume)
+        finally:
+            locks.release(self.folder)
 
     def batch_losses(self, state: TrainingState, clean: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """What a step minimises.
@@ -220,8 +249,16 @@ class Runner(Generic[Data]):
         Raises:
             UserError: where the checkpoint or the test data can't be read.
         """
+        locks.share(self.folder)
+        try:
+            return self._test()
+        finally:
+            locks.release(self.folder)
+
+    def _test(self) -> dict:
         network = models.load(self.folder, self.world.device).network
         assert network is not None  # a checkpoint has one
+        self.compare_data("test")
         self.images.mkdir(parents=True, exist_ok=True)
         metrics: dict[str, Any] = {"noise": self.config.noise, "seed": self.config.seed, "images": len(self.test_data)}
         levels = self.test_levels()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+import configs
 import models
 from configs import Config, ModelConfig, UserError
 from linalg import SymmetricMatrix
@@ -34,16 +35,19 @@ class TrainingState:
         generator: of noise, flips and probes; every process draws the same from it.
         step: steps taken.
         epoch: epochs completed.
-        position: steps taken in the epoch that is not complete.
+        seen: images of the epoch that is not complete that were trained on, by all processes together.
+        order: what the order of the images in an epoch follows from: the seed, and what the training data are known by.
+        last_good: the checkpoint that was written or read last, if any.
         share: the rows of a batch that are this process's.
 
     Args:
         config: the whole configuration.
         shape: of a data point, `(C, H, W)` or `(D,)`.
         world: device and processes.
+        data: what the training data are known by.
     """
 
-    def __init__(self, config: Config, shape: tuple[int, ...], world: World):
+    def __init__(self, config: Config, shape: tuple[int, ...], world: World, data: str = ""):
         self.config, self.shape, self.world, self.device = config, shape, world, world.device
         torch.manual_seed(config.seed)
         self.network = models.build(config, shape).to(self.device)
@@ -67,7 +71,9 @@ class TrainingState:
         if world.size > 1:
             self._forward = DistributedDataParallel(self.network, broadcast_buffers=False)
         self.generator = torch.Generator(self.device).manual_seed(config.seed)
-        self.step = self.epoch = self.position = 0
+        self.step = self.epoch = self.seen = 0
+        self.order = (config.seed, data)
+        self.last_good: Path | None = None
         rows = config.batch_size // world.size
         self.share = slice(world.rank * rows, (world.rank + 1) * rows)
         self._saved_at = time.monotonic()
@@ -114,7 +120,7 @@ class TrainingState:
         if self.average is not None:
             self.average.update_parameters(self.network)
         self.step += 1
-        self.position += 1
+        self.seen += self.config.batch_size
 
     @property
     def learning_rate(self) -> float:
@@ -143,23 +149,31 @@ class TrainingState:
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "epoch": self.epoch,
-            "position": self.position,
+            "seen": self.seen,
+            "order": self.order,
             "generator": (self.device.type, self.generator.get_state()),
             "random": random_state.get(),
         }
 
     def load_state_dict(self, saved: dict) -> None:
-        """Takes up what `state_dict` gave, but for the learning rate, which is the configuration's.
+        """Takes up what `state_dict` gave, but for the optimizer's settings, which are the configuration's.
 
-        On another kind of device than that of the checkpoint the generator cannot continue: it begins anew, with a
-        warning.
+        Where the images of an epoch come in another order now, the epoch that is not complete begins anew, with a
+        warning. On another kind of device than that of the checkpoint the generator cannot continue: it begins anew,
+        with a warning.
         """
         self.network.load_state_dict(saved["model"])
+        settings = [{key: group[key] for key in group if key != "params"} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(saved["optimizer"])
+        for group, own in zip(self.optimizer.param_groups, settings, strict=True):
+            group.update(own)
         if self.average is not None:
             self.average.module.load_state_dict(saved["ema"])
             self.average.n_averaged.copy_(saved["ema_updates"])
-        self.step, self.epoch, self.position = saved["step"], saved["epoch"], saved["position"]
+        self.step, self.epoch, self.seen = saved["step"], saved["epoch"], saved["seen"]
+        if self.seen and tuple(saved.get("order", self.order)) != self.order:
+            log.warning("the seed or the training data are others than before: epoch %d begins anew", self.epoch)
+            self.seen = 0
         random_state.restore(saved["random"])
         device, generator = saved["generator"]
         if device == self.device.type:
@@ -188,14 +202,25 @@ class TrainingState:
             numbered: write `checkpoint_EPOCH.pth` too.
 
         Raises:
-            UserError: where it cannot be written.
+            UserError: where weights or Adam's averages are not finite, or it cannot be written; the one before stays.
         """
-        self._saved_at = time.monotonic()
-        if self.world.first:
-            state = self.state_dict()
-            checkpoint.write(state, folder / "checkpoint.pth", keep=folder / checkpoint.PREVIOUS)
+        state, path = self.state_dict(), folder / "checkpoint.pth"
+        if not checkpoint.all_finite([state["model"], state["ema"], state["optimizer"]]):
+            raise UserError(f"the weights are not finite after step {self.step}; {self.way_back()}")
+
+        def write() -> None:
+            good = self.last_good == path  # a broken one does not take the place of the good one before it
+            checkpoint.write(state, path, keep=folder / checkpoint.PREVIOUS if good else None)
             if numbered:
                 checkpoint.write(state, folder / f"checkpoint_{self.epoch}.pth")
+
+        self.world.at_first(write)
+        self.last_good, self._saved_at = path, time.monotonic()
+
+    def way_back(self) -> str:
+        """What to do about a training that has failed."""
+        kept = f"the last good checkpoint is {self.last_good}" if self.last_good else "no checkpoint was written before"
+        return f"{kept}; try a smaller lr, or clip_grad"
 
     @property
     def unsaved_minutes(self) -> float:
@@ -203,17 +228,29 @@ class TrainingState:
         return (time.monotonic() - self._saved_at) / 60
 
     def restore(self, folder: Path) -> None:
-        """Takes up the newest readable checkpoint of a folder `ckpt/`.
+        """Takes up the newest good checkpoint of a folder `ckpt/`.
 
         Raises:
             UserError: where there is none, or it does not fit the configuration.
         """
         saved, path = checkpoint.read_latest(folder, self.device)
+        if isinstance(saved, list):
+            raise UserError(f"{path}: of the published program, which cannot be resumed; --test takes it")
         try:
+            counts_steps = "seen" not in saved
+            if counts_steps:  # written by 0.1.0
+                saved["seen"] = saved["position"] * configs.load(folder.parent / "config.yml").batch_size
+            if (saved["ema"] is None) != (self.average is None):
+                there, here = ("has none", "true") if saved["ema"] is None else ("has them", "false")
+                raise ValueError(f"of averaged weights it {there}, and model.ema is {here}")
             self.load_state_dict(saved)
         except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
-            raise UserError(f"{path}: does not fit this configuration; cannot resume from it") from error
-        self._saved_at = time.monotonic()
+            lines = [line.strip() for line in str(error).splitlines()]
+            reason = f"{error} is missing" if isinstance(error, KeyError) else lines[min(1, len(lines) - 1)]
+            raise UserError(f"{path}: does not fit this configuration ({reason}); cannot resume from it") from error
+        if counts_steps:  # while config.yml still has the size of the batches that were counted
+            self.world.at_first(lambda: checkpoint.write(saved, path))
+        self.last_good, self._saved_at = path, time.monotonic()
         log.info("resuming from %s: step %d, epoch %d", path, self.step, self.epoch)
 
 

@@ -10,6 +10,7 @@ from configs import Config, UserError
 from datasets import DensityData
 from models import Scores
 from runners.distributed import World
+from runners.metrics import write_figure
 from runners.runner import Runner
 
 __all__ = ["SyntheticRunner"]
@@ -48,5 +49,5 @@ class SyntheticRunner(Runner[DensityData]):
             figure = evaluation.score_fields(
                 columns, lambda x: density.log_prob(x, scores.sigma), device=self.world.device
             )
-            figure.savefig(picture, dpi=120)
+            write_figure(picture, figure)
         return metrics

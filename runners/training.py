@@ -4,14 +4,18 @@ import logging
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 from torch import Tensor
 
 import datasets
+from configs import UserError
+from models import checkpoint
+from runners import run_folder
+from runners.interrupts import Interrupted, Interrupts
 from runners.state import TrainingState
 from runners.training_log import TrainingLog
 
@@ -30,7 +34,7 @@ def train(runner: "Runner", resume: bool = False) -> None:
 
     Args:
         runner: what is trained, on which data and with which losses.
-        resume: begin with the newest checkpoint of its run folder.
+        resume: begin with the newest checkpoint of its run folder, where it has one.
 
     Raises:
         UserError: where the data can't be had, the loss is not finite, or a checkpoint can't be read or written.
@@ -38,45 +42,50 @@ def train(runner: "Runner", resume: bool = False) -> None:
     """
     config, world, checkpoints = runner.config, runner.world, runner.folder / "ckpt"
     runner.load_data()
-    state = TrainingState(config, runner.train_data.shape, world)
-    if resume:
+    data = runner.train_data
+    state = TrainingState(config, data.shape, world, datasets.fingerprint(data))
+    if resume and any(path.suffix == ".pth" for path in checkpoints.iterdir()):
         state.restore(checkpoints)
     else:
         state.begin()
-    steps_an_epoch = len(runner.train_data) // config.batch_size
-    total = min(config.max_epochs * steps_an_epoch, config.max_steps or sys.maxsize)
-    if state.step >= total:
-        log.info("nothing left to do: the run has its %d steps", total)
+    if resume:
+        world.at_first(lambda: run_folder.record(runner.folder, config))
+        if world.first:
+            runner.compare_data("train", "test")
+    total = _last_step(state, len(data))
+    if _finished(state, total, checkpoints, len(data)):
+        log.info("nothing left to do: the run has its %d steps", state.step)
         return
-    log.info("training on %s: steps %d to %d, %d an epoch", world.device, state.step, total, steps_an_epoch)
+    log.info(
+        "training on %s: steps %d to %d, %d an epoch", world.device, state.step, total, len(data) // config.batch_size
+    )
 
-    with caught_signals() as caught, TrainingLog(state, runner.folder, runner.images, total) as training_log:
-        while state.step < total:
-            # --- the batches of an epoch, or those that are left of it ---
-            order = datasets.epoch_order(len(runner.train_data), config.batch_size, config.seed, state.epoch)
-            left = order[state.position : state.position + total - state.step, state.share]
-            for clean in datasets.batches(runner.train_data, left):
-                training_log.add(take_step(runner, state, clean))
-                if state.step % config.print_every == 0 or state.step == total:
-                    training_log.show()
-                request = world.agree(_request(state, caught))
-                if request != CONTINUE:
-                    training_log.check()  # never save what came of a loss that is not finite
-                    state.save(checkpoints)
-                if request == STOP:
-                    number = signal.Signals(world.agree(max(caught, default=0)))
-                    log.info("%s: stopped at step %d; --resume_training continues from it", number.name, state.step)
-                    raise SystemExit(128 + number)
+    with Interrupts() as interrupts, TrainingLog(state, runner.folder, runner.images, total) as training_log:
+        try:
+            while True:
+                # --- the batches of an epoch, or those that are left of it ---
+                batches = datasets.batches(data, _rows(state, len(data), total))
+                while (clean := _wait_for(batches, state, interrupts)) is not None:
+                    training_log.add(take_step(runner, state, clean))
+                    if state.step % config.print_every == 0 or state.step == total:
+                        training_log.show()
+                    _obey(state, training_log, checkpoints, interrupts)
 
-            # --- the end of an epoch, or of the training ---
-            if state.position == steps_an_epoch:
-                state.epoch, state.position = state.epoch + 1, 0
-            numbered = state.step == total or state.epoch % config.save_interval == 0
-            if numbered or state.epoch % config.checkpoint_epochs == 0:
-                training_log.check()
-                state.save(checkpoints, numbered)
-            if numbered and world.first:
-                training_log.show_preview(runner.preview(runner.scores_of(state.averaged)))
+                # --- the end of an epoch, or of the training ---
+                if len(data) - state.seen < config.batch_size:
+                    state.epoch, state.seen = state.epoch + 1, 0
+                numbered = state.step >= total or state.epoch % config.save_interval == 0
+                if numbered or state.epoch % config.checkpoint_epochs == 0:
+                    training_log.check()
+                    state.save(checkpoints, numbered)
+                if numbered and world.first:
+                    with _heard(interrupts, state):
+                        training_log.show_preview(runner.preview(runner.scores_of(state.averaged)))
+                if state.step >= total:
+                    break
+                _obey(state, training_log, checkpoints, interrupts)
+        except Interrupted:
+            _stop(state, training_log, checkpoints, interrupts)
     log.info("trained: %d steps; %s", state.step, checkpoints / "checkpoint.pth")
 
 
@@ -101,26 +110,68 @@ def take_step(runner: "Runner", state: TrainingState, clean: Tensor) -> dict[str
     return losses
 
 
-def _request(state: TrainingState, caught: list[int]) -> int:
-    """What this process asks of all of them."""
-    if caught:
-        return STOP
-    due = state.unsaved_minutes >= state.config.checkpoint_minutes
-    return SAVE if state.world.first and due else CONTINUE
+# --- how far, and which images ---
 
 
-@contextmanager
-def caught_signals() -> Iterator[list[int]]:
-    """A list that takes up SIGINT and SIGTERM instead of the process; a second Ctrl-C interrupts at once."""
-    caught: list[int] = []
+def _last_step(state: TrainingState, size: int) -> int:
+    """The step at which the training ends, with `size` training images."""
+    config = state.config
+    left = (size - state.seen) // config.batch_size
+    later = (config.max_epochs - state.epoch - 1) * (size // config.batch_size)
+    return min(state.step + left + later, config.max_steps or sys.maxsize)
 
-    def note(number: int, frame: FrameType | None) -> None:
-        caught.append(number)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    handlers = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+def _finished(state: TrainingState, last: int, checkpoints: Path, size: int) -> bool:
+    """Whether the last step was taken, and the numbered checkpoint that follows it was written."""
+    if state.step != last:
+        return state.step > last
+    epoch = state.epoch + (size - state.seen < state.config.batch_size)
     try:
-        yield caught
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        return checkpoint.read(checkpoints / f"checkpoint_{epoch}.pth")["step"] == state.step
+    except (UserError, KeyError, TypeError):
+        return False
+
+
+def _rows(state: TrainingState, size: int, last: int) -> Tensor:
+    """This process's share of the batches that are left of the epoch, as rows of indices; none after the last step.
+
+    The order of all images is that of the epoch, and the position in it a number of images, so that a run goes through
+    each image once whatever the sizes of its batches were.
+    """
+    batch_size = state.config.batch_size
+    order = datasets.epoch_order(size, 1, state.config.seed, state.epoch).flatten()[state.seen :]
+    steps = max(0, min(len(order) // batch_size, last - state.step))
+    return order[: steps * batch_size].view(steps, batch_size)[:, state.share]
+
+
+def _wait_for(batches: Iterator[Tensor], state: TrainingState, interrupts: Interrupts) -> Tensor | None:
+    """The next batch, or None after the last; a reader of data takes no random numbers from the training."""
+    with _heard(interrupts, state), torch.random.fork_rng(devices=[]):
+        return next(batches, None)
+
+
+# --- checkpoints and signals ---
+
+
+def _heard(interrupts: Interrupts, state: TrainingState) -> AbstractContextManager[None]:
+    """Signals are heard at once, but where several processes have to agree on the step to stop at."""
+    return interrupts.heard_at_once() if state.world.size == 1 else nullcontext()
+
+
+def _obey(state: TrainingState, training_log: TrainingLog, checkpoints: Path, interrupts: Interrupts) -> None:
+    """Saves where it is time, or stops after a signal; all processes alike."""
+    due = state.world.first and state.unsaved_minutes >= state.config.checkpoint_minutes
+    request = state.world.agree(STOP if interrupts.caught else SAVE if due else CONTINUE)
+    if request == STOP:
+        _stop(state, training_log, checkpoints, interrupts)
+    if request == SAVE:
+        training_log.check()  # never save what came of a loss that is not finite
+        state.save(checkpoints)
+
+
+def _stop(state: TrainingState, training_log: TrainingLog, checkpoints: Path, interrupts: Interrupts) -> NoReturn:
+    training_log.check()
+    state.save(checkpoints)
+    number = signal.Signals(state.world.agree(max(interrupts.caught, default=0)))
+    log.info("%s: stopped at step %d; --resume_training continues from it", number.name, state.step)
+    raise SystemExit(128 + number)

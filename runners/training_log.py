@@ -2,6 +2,8 @@
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torchvision.utils import make_grid, save_image
 from tqdm import tqdm
 
-from configs import UserError
+from configs import UserError, replacing
 from runners.state import TrainingState
 
 __all__ = ["TrainingLog"]
@@ -40,6 +42,7 @@ class TrainingLog:
         self._since_shown: dict[str, list[float]] = {}
         self._recent: list[float] = []
         self._writer: SummaryWriter | None = None
+        self._told = False
         batch_size, first = state.config.batch_size, state.world.first
         disable = None if first else True  # None: where there is no terminal
         self._bar = tqdm(total=total, initial=state.step, unit="img", unit_scale=batch_size, disable=disable)
@@ -52,8 +55,9 @@ class TrainingLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.close()
-        if self._writer is not None:
-            self._writer.close()
+        with self._beside_the_training():
+            if self._writer is not None:
+                self._writer.close()
 
     @property
     def writer(self) -> SummaryWriter:
@@ -84,11 +88,9 @@ class TrainingLog:
         if not finite.all():
             bad = int(finite.logical_not().nonzero()[0])
             before = ", ".join(f"{value:.5g}" for value in (self._recent + totals[:bad])[-RECENT:]) or "none"
-            latest = self.folder / "ckpt" / "checkpoint.pth"
-            kept = f"the last good checkpoint is {latest}" if latest.exists() else "no checkpoint was written before"
             raise UserError(
                 f"the loss is {totals[bad]} at step {self.state.step - len(values) + 1 + bad}; the losses before it: "
-                f"{before}; {kept}; try a smaller lr, or clip_grad"
+                f"{before}; {self.state.way_back()}"
             )
         self._recent = (self._recent + totals)[-RECENT:]
         for name, column in zip(names, values.T.tolist(), strict=True):
@@ -119,19 +121,34 @@ class TrainingLog:
             timedelta(seconds=round((self.total - step) / pace)),
             extra={"progress": not self._bar.disable},
         )
-        for name, value in means.items():
-            self.writer.add_scalar(f"train/{name}", value, step)
-        self.writer.add_scalar("train/images_per_second", pace * batch_size, step)
+        with self._beside_the_training():
+            for name, value in means.items():
+                self.writer.add_scalar(f"train/{name}", value, step)
+            self.writer.add_scalar("train/images_per_second", pace * batch_size, step)
 
     def show_preview(self, preview: dict[str, Tensor | float]) -> None:
         """Shows numbers as curves, and pictures `(n, C, H, W)` in [0, 1] in TensorBoard; `source` and `denoised` as
         files too."""
-        for name, value in preview.items():
-            if not isinstance(value, Tensor):
-                self.writer.add_scalar(f"test/{name}", value, self.state.step)
-                continue
-            legible = F.interpolate(value, scale_factor=max(1, LEGIBLE // value.shape[-1]), mode="nearest")
-            grid = make_grid(legible, nrow=6, pad_value=0.5)
-            self.writer.add_image(name, grid, self.state.step)
-            if name in ("source", "denoised"):
-                save_image(grid, self.images / f"{name}_{self.state.epoch}.png")
+        with self._beside_the_training():
+            for name, value in preview.items():
+                if not isinstance(value, Tensor):
+                    self.writer.add_scalar(f"test/{name}", value, self.state.step)
+                    continue
+                legible = F.interpolate(value, scale_factor=max(1, LEGIBLE // value.shape[-1]), mode="nearest")
+                grid = make_grid(legible, nrow=6, pad_value=0.5)
+                self.writer.add_image(name, grid, self.state.step)
+                if name in ("source", "denoised"):
+                    with replacing(self.images / f"{name}_{self.state.epoch}.png") as file:
+                        save_image(grid, file)
+
+    @contextmanager
+    def _beside_the_training(self) -> Iterator[None]:
+        """Curves and pictures that cannot be written, on a full disk say, are no reason to end a training: the first
+        time, the log says so."""
+        try:
+            yield
+        except OSError as error:
+            self._writer = None  # its thread has ended; the next use begins a new file
+            if not self._told:
+                log.warning("curves and pictures cannot be written (%s); the training goes on", error.strerror or error)
+            self._told = True

@@ -8,6 +8,7 @@ from torch import Tensor
 import inference
 from models import Scores
 from runners.image_runner import ImageRunner
+from runners.metrics import write_figure
 
 __all__ = ["UnetDSMRunner"]
 
@@ -33,5 +34,5 @@ class UnetDSMRunner(ImageRunner):
         denoised = inference.posterior_mean(scores.s1(p.inputs), p.inputs, scores.sigma)
         rows = {"clean": p.clean, "noisy": p.inputs, "denoised": denoised}
         pictures = {name: self.pictures(values) for name, values in rows.items()}
-        evaluation.image_rows(pictures, self.title(metrics, scores.sigma)).savefig(picture, dpi=120)
+        write_figure(picture, evaluation.image_rows(pictures, self.title(metrics, scores.sigma)))
         return metrics

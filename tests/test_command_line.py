@@ -57,7 +57,7 @@ COMMAND_LINES = {
         "5000 is more than the 1438 training images of Digits",
     ),
     "size does not fit": (with_set("data.image_size=28"), "do not fit Digits, whose images are 8×8"),
-    "size odd": (with_set("data.image_size=7"), "input should be a multiple of 2"),
+    "size small": (with_set("data.image_size=3"), "--set data.image_size=3: a whole number of pixels from 4 on is"),
     "channels": (with_set("data.channels=2"), "input should be 1 or 3"),
     "channels do not fit": (with_set("data.channels=3"), "do not fit Digits, whose images are 8×8 with 1 channel(s)"),
     "data set unknown": (with_set("data.dataset=SVHN"), "SVHN: one of Digits, MNIST, "),

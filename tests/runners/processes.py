@@ -5,6 +5,7 @@ A server that has imported the program forks the processes, so that they start a
 
 import multiprocessing
 import os
+import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,24 @@ def start(folder: Path, *arguments: object, stop: tuple[int, str, int] | None = 
     process = CONTEXT.Process(target=_run, args=(folder, texts, stop, environment))
     process.start()
     return Started(process, folder)
+
+
+def start_two(folder: Path, *arguments: object, stop: tuple[int, str, int] | None = None) -> list[Started]:
+    """Starts two processes that train together, with the variables that torchrun sets, at a sixth of its time.
+
+    They run in `folder/0` and `folder/1`, and their run folders are in `folder/runs`. Only the first takes `stop`.
+    """
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    started = []
+    for rank in ("0", "1"):
+        (folder / rank).mkdir(exist_ok=True)
+        variables = {"WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": rank, "MASTER_ADDR": "localhost"}
+        call = [*arguments, "--run", folder / "runs"]
+        first = stop if rank == "0" else None
+        started.append(start(folder / rank, *call, stop=first, **variables, MASTER_PORT=port, OMP_NUM_THREADS="1"))
+    return started
 
 
 def _run(folder: Path, arguments: list[str], stop: tuple[int, str, int] | None, environment: dict[str, str]) -> None:

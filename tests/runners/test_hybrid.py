@@ -1,6 +1,5 @@
 """Second-order runs, small enough for seconds."""
 
-import functools
 import math
 import shutil
 
@@ -10,11 +9,11 @@ import torch
 import yaml
 from PIL import Image
 
-import evaluation
 import losses
 import models
 from configs import Config
 from linalg import DiagonalPlusLowRank
+from runners import hybrid
 from runners.distributed import World
 from runners.hybrid import LowRankHybridRunner
 from runners.metrics import read_metrics
@@ -72,8 +71,7 @@ def test_test_writes_metrics_and_pictures(command, small_run, tmp_path, runner):
      ("DoubleDiagonalHybridRunner", "unet_cifar10.yml", (12, 32, 32, 3))],
 )  # fmt: skip
 def test_the_published_commands_run(command, tmp_path, monkeypatch, runner, name, shape):
-    baseline = functools.partial(evaluation.jacobian_predictions, seconds=1)
-    monkeypatch.setattr(evaluation, "jacobian_predictions", baseline)
+    monkeypatch.setattr(hybrid, "JACOBIAN_SECONDS", 1)
     images = np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
     np.savez(tmp_path / "own.npz", images=images)
     changes = ["dataset=npz", "data.dataset=npz", "data_dir=own.npz", "model.ngf=4", "max_steps=2", "batch_size=4"]
@@ -101,7 +99,7 @@ def test_the_weight_of_a_point_is_pooled_where_the_covariance_is_free(tmp_path, 
     state = TrainingState(config, (1, 8, 8), world)
     clean, noise = torch.rand(4, 64), torch.randn(4, 64)
     p = losses.perturb(clean, 0.5, noise=noise)
-    s1, s2 = state.network(p.inputs)
+    s1, s2 = state.network(p.inputs, p.levels)
     t = (0.25 * s2.dense() + torch.eye(64)).diagonal(dim1=1, dim2=2).sum(1)
     if covariance == "free":
         t = t.mean().expand(4)

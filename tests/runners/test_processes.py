@@ -1,6 +1,5 @@
 """Two processes take the steps of one."""
 
-import socket
 import subprocess
 import sys
 
@@ -12,7 +11,7 @@ from models import checkpoint
 from runners.distributed import World
 from runners.unet_dsm import UnetDSMRunner
 from tests.conftest import ROOT
-from tests.runners.processes import start
+from tests.runners.processes import start_two
 
 FIRST = ["--runner", "UnetDSMRunner", "--config", "digits_dsm.yml"]
 BOTH = ["--runner", "LowRankHybridRunner", "--config", "digits_low_rank.yml", "--rank", "3"]
@@ -31,17 +30,7 @@ def under_torchrun(folder, *arguments: str) -> str:
 
 
 def as_torchrun_would(folder, *arguments: str) -> str:
-    """The same two processes with the variables that torchrun sets, at a sixth of its time."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = str(free.getsockname()[1])
-    started = []
-    for rank in ("0", "1"):
-        (folder / rank).mkdir()
-        variables = {"WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": rank, "MASTER_ADDR": "localhost"}
-        run = ["--run", folder / "runs"]
-        started.append(start(folder / rank, *arguments, *run, **variables, MASTER_PORT=port, OMP_NUM_THREADS="1"))
-    results = [process.end() for process in started]
+    results = [process.end() for process in start_two(folder, *arguments)]
     assert [code for code, _, _ in results] == [0, 0], results
     return "".join(out for _, out, _ in results)
 
