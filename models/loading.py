@@ -1,5 +1,6 @@
 """Trained scores, from a run folder or a checkpoint of this or the published program."""
 
+import os
 from pathlib import Path
 
 import torch
@@ -20,20 +21,19 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> ScoreModel:
     """Trained scores from a run folder or one of its checkpoints, written by this or the published program.
 
     Args:
-        path: a run folder (the newest readable checkpoint is taken), or a `.pth` file in its `ckpt/`.
+        path: a run folder or its `ckpt/` (the newest readable checkpoint is taken), or a `.pth` file in that; a link to
+            any of these.
         device: where the networks are to be.
 
     Returns:
         the model, with its networks in evaluation mode and the EMA weights where there are any.
 
     Raises:
-        UserError: where the folder, its `config.yml` or the checkpoint is missing or broken, or the two
-            do not fit each other.
+        UserError: where the folder, its `config.yml` or the checkpoint is missing, unreadable or broken, the two
+            do not fit each other, or the machine does not have the device.
     """
     path = Path(path)
-    folder = path if path.is_dir() else path.parent.parent
-    if not (folder / "config.yml").is_file():
-        raise UserError(f"{path}: not a run folder or a checkpoint in one ({folder / 'config.yml'} is missing)")
+    folder = _run_folder(path)
     config = configs.load(folder / "config.yml")
     if path.is_dir():
         state, path = checkpoint.read_latest(folder / "ckpt", device)
@@ -47,6 +47,23 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> ScoreModel:
     except RuntimeError as error:
         raise UserError(f"{path}: its weights do not fit the networks of {folder / 'config.yml'}") from error
     return score_model(network.to(device).eval(), config, config.data.shape)
+
+
+def _run_folder(path: Path) -> Path:
+    """The run folder of a path, as it is written or where its links lead: itself, or the one that it lies in."""
+    candidates = []
+    for way in (Path(os.path.abspath(path)), Path(os.path.realpath(path))):  # noqa: PTH100 (no error in a loop)
+        if not path.is_dir():
+            candidates.append(way.parent.parent)
+        else:
+            candidates += [way, way.parent] if way.name == "ckpt" else [way]
+    try:
+        return next(folder for folder in candidates if (folder / "config.yml").is_file())
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
+    except StopIteration as error:
+        missing = candidates[0] / "config.yml"
+        raise UserError(f"{path}: not a run folder or a checkpoint in one ({missing} is missing)") from error
 
 
 def take_denoiser(network: ConditionalNetworks, model: ScoreModel) -> None:
