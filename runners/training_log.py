@@ -147,8 +147,9 @@ class TrainingLog:
         time, the log says so."""
         try:
             yield
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             self._writer = None  # its thread has ended; the next use begins a new file
             if not self._told:
-                log.warning("curves and pictures cannot be written (%s); the training goes on", error.strerror or error)
+                reason = getattr(error, "strerror", None) or error
+                log.warning("curves and pictures cannot be written (%s); the training goes on", reason)
             self._told = True

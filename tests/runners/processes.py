@@ -3,6 +3,7 @@
 A server that has imported the program forks the processes, so that they start at once.
 """
 
+import ctypes
 import multiprocessing
 import os
 import socket
@@ -38,7 +39,13 @@ class Started:
         return self.process.exitcode, *((self.folder / name).read_text() for name in ("out.txt", "err.txt"))
 
 
-def start(folder: Path, *arguments: object, stop: tuple[int, str, int] | None = None, **environment: str) -> Started:
+def start(
+    folder: Path,
+    *arguments: object,
+    stop: tuple[int, str, int] | None = None,
+    unprivileged: bool = False,
+    **environment: str,
+) -> Started:
     """Starts `main.py` with these arguments in a folder.
 
     Args:
@@ -46,10 +53,11 @@ def start(folder: Path, *arguments: object, stop: tuple[int, str, int] | None = 
         arguments: of the command line.
         stop: a signal, the name of a moment and a number n: the process sends itself the signal before the n-th call
             of the function that the moment names.
+        unprivileged: permissions of files hold for it, also where it is root's.
         environment: variables to set.
     """
     texts = [str(argument) for argument in arguments]
-    process = CONTEXT.Process(target=_run, args=(folder, texts, stop, environment))
+    process = CONTEXT.Process(target=_run, args=(folder, texts, stop, unprivileged, environment))
     process.start()
     return Started(process, folder)
 
@@ -72,7 +80,13 @@ def start_two(folder: Path, *arguments: object, stop: tuple[int, str, int] | Non
     return started
 
 
-def _run(folder: Path, arguments: list[str], stop: tuple[int, str, int] | None, environment: dict[str, str]) -> None:
+def _run(
+    folder: Path,
+    arguments: list[str],
+    stop: tuple[int, str, int] | None,
+    unprivileged: bool,
+    environment: dict[str, str],
+) -> None:
     os.chdir(folder)
     os.environ |= environment
     for descriptor, name in ((1, "out.txt"), (2, "err.txt")):
@@ -81,7 +95,16 @@ def _run(folder: Path, arguments: list[str], stop: tuple[int, str, int] | None, 
     sys.argv = ["main.py", *arguments]
     if stop is not None:
         _stop_before_a_call(*stop)
+    if unprivileged:
+        _give_up_capabilities()
     sys.exit(main.main(arguments))
+
+
+def _give_up_capabilities() -> None:
+    """Those by which root may read and write whatever it likes, on Linux: capset(2) with none."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "capset"):
+        assert libc.capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()) == 0
 
 
 def _stop_before_a_call(number: int, moment: str, count: int) -> None:
