@@ -185,7 +185,6 @@ def run(args: argparse.Namespace) -> None:
         fresh = not (args.test or args.resume_training)
         if fresh:
             runner.load_data()
-            runner.measure_data()
             data = runner.fingerprints() if world.first else None
             world.at_first(lambda: run_folder.create(folder, runner.config, images, not args.ni, data))
         elif args.resume_training:

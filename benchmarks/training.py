@@ -81,16 +81,16 @@ STEPS = list(_steps())
 
 def fresh_runner(config: Config, folder: Path, device: torch.device) -> tuple[Runner, TrainingState, Tensor]:
     """A runner on random images of the configuration's shape, the state at the start of its training, and a batch."""
-    shape = (2 * config.batch_size, *config.data.shape)
+    shape = (max(20, 2 * config.batch_size), *config.data.shape)  # a tenth are test images
     np.savez(folder / "images.npz", images=np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8))
     data = config.data.model_copy(update={"dataset": "npz"})
     config = config.model_copy(update={"data": data, "data_dir": str(folder / "images.npz")})
     world = distributed.World(device)
     assert config.runner is not None
     runner = runners.get(config.runner)(config, folder, world, folder)
-    images = datasets.load(config, "train", device)
-    batch = next(datasets.batches(images, torch.arange(config.batch_size)[None]))
-    return runner, TrainingState(config, images.shape, world), batch
+    runner.load_data()
+    batch = next(datasets.batches(runner.train_data, torch.arange(config.batch_size)[None]))
+    return runner, TrainingState(runner.config, runner.train_data.shape, world), batch
 
 
 def step_time(

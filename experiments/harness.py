@@ -143,7 +143,11 @@ def trained(
         UserError: where the folder holds a run of another configuration, or one that was measured otherwise.
     """
     if (folder / "config.yml").exists():
-        saved, expected = configs.load(folder / "config.yml").model_dump(), config.model_dump()
+        kept = configs.load(folder / "config.yml")
+        if config.data.std is None:  # measured when the run was made
+            data = config.data.model_copy(update={"mean": kept.data.mean, "std": kept.data.std})
+            config = config.model_copy(update={"data": data})
+        saved, expected = kept.model_dump(), config.model_dump()
         if different := [key for key in expected if saved[key] != expected[key]]:
             raise UserError(f"{folder}: a run with another {', '.join(different)}; name another folder with --run")
     settings = settings or {}
@@ -151,8 +155,9 @@ def trained(
     if not (folder / "metrics.json" if measure is None else own).exists():
         assert config.runner is not None
         runner = runners.get(config.runner)(config, folder, world, folder / "images")
+        runner.load_data()
         if not (interrupted := (folder / "ckpt" / "checkpoint.pth").exists()):
-            run_folder.create(folder, config, folder / "images", ask=False)
+            run_folder.create(folder, runner.config, folder / "images", ask=False)
         runner.train(resume=interrupted)
         if measure is None:
             runner.test()

@@ -148,7 +148,9 @@ def _conditional(config: Config, shape: tuple[int, ...], rank: int) -> Condition
         pad_to_multiple(torch.empty(1, 1, *shape[1:], device="meta"), 2 ** (len(model.unet.widths) - 1))
     except ValueError as error:
         raise UserError(f"model.unet.widths: {error}; fewer levels are expected") from error
-    mean, std = config.data.mean or 0.0, config.data.std or 1.0
+    mean, std = config.data.mean, config.data.std
+    if mean is None or std is None:
+        raise UserError("data.mean and data.std: those of the training data are expected, for model.network: unet")
 
     def network(inputs: int, outputs: int) -> UNet:
         return UNet(inputs * channels, shape[1:], outputs * channels, **model.unet.model_dump())

@@ -121,7 +121,7 @@ class Runner(Generic[Data]):
             raise UserError(f"data.dataset: {self.config.data.dataset} has no test image; {TOO_FEW}")
         return data
 
-    def measure_data(self) -> None:
+    def _measure_data(self) -> None:
         """Completes the configuration by the mean and standard deviation of the training data, where its network needs
         them and they are not there yet."""
         section = self.config.data
@@ -139,13 +139,15 @@ class Runner(Generic[Data]):
 
     def load_data(self) -> None:
         """Loads what a training needs, so that mistakes are found before anything is written: the first process
-        downloads, where that is needed, before the others look.
+        downloads, where that is needed, before the others look. The configuration is completed by what a network needs
+        to know of the data.
 
         Raises:
             UserError: see `train_data` and `test_data`.
         """
         self.world.at_first(lambda: (self.train_data, self.test_data))
         _ = self.train_data
+        self._measure_data()
 
     def fingerprints(self) -> dict[str, str]:
         """What the data set can be known by again, by split."""
