@@ -59,6 +59,14 @@ def runner_name(name: str) -> str:
     return name
 
 
+def noise_level(text: str) -> float | str:
+    """A number, or `auto`, as `--noise` takes them."""
+    try:
+        return text if text == "auto" else float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"invalid float value: {text!r}") from error
+
+
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line, checked as far as that needs no torch."""
     parser = Parser(
@@ -73,8 +81,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
                       "take the run folder's own, and compare this one with it")  # fmt: skip
     what.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
                       help="override a value of the config, such as model.ngf=32; can be given many times")  # fmt: skip
-    what.add_argument("--noise", type=float, nargs="+", metavar="σ", help="noise level, in the units of the data, or "
-                      "the lowest and the highest of a range (default: 0.5)")  # fmt: skip
+    what.add_argument("--noise", type=noise_level, nargs="+", metavar="σ", help="noise level, in the units of the "
+                      "data, or the lowest and the highest of a range (default: 0.5); with --input that of the images, "
+                      "or auto to estimate it")  # fmt: skip
     what.add_argument("--rank", type=int, metavar="R", help="columns of a low-rank second-order head (default: 50)")
     what.add_argument("--seed", type=int, help="of the weights, the noise and the order (default: 1234)")
 
@@ -85,6 +94,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
                       "place of the test set")  # fmt: skip
     mode.add_argument("--output", metavar="DIR", help="with --input: where its pictures go (default: input in the "
                       "run's image folder)")  # fmt: skip
+    mode.add_argument("--resize", action="store_true", help="with --input: make images of other sizes fit")
     mode.add_argument("--clean", action="store_true", help="the images of --input are clean: add the noise first")
     modes.add_argument("--resume_training", action="store_true", help="continue from the newest checkpoint")
 
@@ -103,13 +113,24 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     if args.comment is not None:  # which the locale may not have been able to read
         args.comment = os.fsencode(args.comment).decode("utf-8", "replace")
+    check_together(parser, args)
+    return args
+
+
+def check_together(parser: Parser, args: argparse.Namespace) -> None:
+    """Refuses flags that need each other."""
     if args.output is not None and args.input is None:
         parser.error("argument --output: only with --input")
+    if args.resize and args.input is None:
+        parser.error("argument --resize: only with --input")
+    if args.noise is not None and args.input is None and "auto" in args.noise:
+        parser.error("argument --noise: auto only with --input; a number is expected")
+    if args.noise is not None and args.input is not None and len(args.noise) > 1:
+        parser.error("argument --noise: one level is expected with --input, or auto")
     if args.input is not None and not args.test:
         parser.error("argument --input: only with --test")
     if args.clean and args.input is None:
         parser.error("argument --clean: only with --input")
-    return args
 
 
 def resolve(args: argparse.Namespace) -> tuple[Path, "Config"]:
@@ -119,7 +140,9 @@ def resolve(args: argparse.Namespace) -> tuple[Path, "Config"]:
     from configs import UserError
     from runners import run_folder
 
-    flags = {"seed": args.seed, "rank": args.rank, "comment": args.comment, "noise": args.noise, "runner": args.runner}
+    flags = {"seed": args.seed, "rank": args.rank, "comment": args.comment, "runner": args.runner}
+    if args.input is None:  # with it, the noise is that of the images
+        flags["noise"] = args.noise
     if not (args.test or args.resume_training):
         if args.config is None:
             raise UserError("--config is missing: a file of configs/, or a path")
@@ -208,7 +231,8 @@ def explain_input(args: argparse.Namespace, folder: Path, images: Path, device: 
     target = images / "input" if args.output is None else Path(args.output)
     if args.output is None:
         log_to(folder, args.verbose)
-    explain(folder, args.input, target, args.clean, device, args.seed)
+    sigma = None if args.noise is None else args.noise[0]
+    explain(folder, args.input, target, args.clean, device, args.seed, sigma, args.resize)
 
 
 def main(arguments: list[str] | None = None) -> int:

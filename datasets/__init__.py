@@ -21,6 +21,7 @@ from datasets.mixtures import (
     UniformMixture,
     multivariate_normal,
 )
+from datasets.noise import estimate_noise
 from datasets.pixels import displayable, from_pixels, like, to_float, to_pixels
 from datasets.ranges import value_range
 from datasets.synthetic import (
@@ -54,6 +55,7 @@ __all__ = [
     "correlated_normal",
     "displayable",
     "epoch_order",
+    "estimate_noise",
     "fingerprint",
     "from_pixels",
     "gaussians",

@@ -96,7 +96,7 @@ def load(config: Config, split: str, device: torch.device | str = "cpu") -> Imag
 
 def at_hand(config: Config) -> bool:
     """Whether the data set of a configuration is on this machine, so that `load` downloads nothing."""
-    return config.data.dataset in ("Digits", "Synthetic") or any(_holds(place, config) for place in _places(config))
+    return any(_holds(place, config) for place in _places(config))
 
 
 def _places(config: Config) -> list[Path]:
@@ -116,6 +116,8 @@ def _place(config: Config) -> Path:
 
 def _holds(folder: Path, config: Config) -> bool:
     name = config.data.dataset
+    if name in ("Digits", "Synthetic"):
+        return True
     if name == "npz":
         return folder.is_file() or folder.with_name(f"{folder.name}_test.npz").is_file()
     reader = READERS[name]

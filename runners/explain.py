@@ -1,12 +1,13 @@
 """What a trained model says of a user's own images: `main.py --test --input`."""
 
+import itertools
 import logging
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ BATCH = 100
 SHOWN = 12
 COMPONENTS = 3
 CUT_OFF = 0.05
+ESTIMATED = 1000
 
 
 @torch.no_grad()
@@ -43,7 +45,7 @@ def explain(
     clean: bool = False,
     device: torch.device | str = "cpu",
     seed: int | None = None,
-    sigma: float | None = None,
+    sigma: float | Literal["auto"] | None = None,
     resize: bool = False,
 ) -> dict[str, float]:
     """Denoises images and writes what else is known of them.
@@ -55,7 +57,8 @@ def explain(
         clean: the images are clean: noise of the model's σ is added first.
         device: where to compute.
         seed: of that noise; by default that of the run.
-        sigma: σ of the images, in the units of the data; it can be left out for a model of one level.
+        sigma: σ of the images, in the units of the data, or `"auto"` to estimate it from them; it can be left out for
+            a model of one level.
         resize: make images of other sizes fit.
 
     Returns:
@@ -78,7 +81,7 @@ def explain(
         raise UserError(f"{folder}: a model of points, not of images")
     inputs = datasets.ImageInputs(source, model.shape, resize)
     _warn_of_values(inputs, clean)
-    scores = model.at(_level(model, sigma))
+    scores = _at_level(model, sigma, inputs, clean)
     components = min(COMPONENTS, config.rank) if config.model.head == "low_rank" else 0
     noise_seed = None if not clean else config.seed if seed is None else seed
     with collected_in(target) as collected:
@@ -92,14 +95,25 @@ def explain(
     return metrics
 
 
-def _level(model: ScoreModel, sigma: float | None) -> float:
-    """The noise level to answer at."""
+def _at_level(model: ScoreModel, sigma: float | Literal["auto"] | None, inputs: ImageInputs, clean: bool) -> Scores:
+    """The scores at the noise level of the images."""
     low, high = model.sigmas
     if sigma is None and low != high:
-        raise UserError(
-            f"--noise is missing: the model has scores at σ from {low:g} to {high:g}; give that of your images"
-        )
-    return low if sigma is None else sigma
+        levels = f"the model has scores at σ from {low:g} to {high:g}"
+        raise UserError(f"--noise is missing: {levels}; give that of your images, or auto")
+    if sigma is None:
+        return model.at(low)
+    if sigma == "auto":
+        if clean:
+            raise UserError("--noise auto: with --clean there is no noise yet to measure; give a number")
+        parts = itertools.islice(inputs.batches(BATCH), ESTIMATED // BATCH)
+        estimates = torch.cat([datasets.estimate_noise(part, inputs.shape) for part in parts])
+        sigma = float(estimates.median())
+        log.info("σ = %.3g, estimated from %d images: %.3g to %.3g", sigma, len(estimates), *estimates.aminmax())
+    config = cast(Config, model.config)
+    if "noise" not in config.model_fields_set and model.network is not None:  # the published program does not keep it
+        return models.score_model(model.network, config.model_copy(update={"noise": sigma}), model.shape).at(sigma)
+    return model.at(sigma)
 
 
 def _warn_of_values(inputs: ImageInputs, clean: bool) -> None:

@@ -236,3 +236,73 @@ def test_points_are_no_images(small_run, command):
     call = ["--runner", "SyntheticRunner", "--run", folder.parent.parent, "--doc", folder.name, "--device", "cpu"]
     done = command(*call, "--test", "--input", "x.png")
     assert (done.returncode, done.stderr) == (2, f"main.py: {folder}: a model of points, not of images\n")
+
+
+@pytest.fixture
+def of_a_range(command, once, tmp_path):
+    """A copy of the run folder of a small denoiser for σ from 0.2 to 1, and the command that tests it."""
+
+    def train(folder):
+        call = ["--config", "mnist.yml", "--device", "cpu", "--ni", "--noise", "0.2", "1.0", "--doc", "range"]
+        for text in ("data.dataset=Digits", "data.image_size=8", "data_dir=data", "model.unet.widths=[8, 16]"):
+            call += ["--set", text]
+        call += ["--set", "max_steps=10", "--set", "warmup_steps=5", "--set", "loss=dsm", "--set", "batch_size=128"]
+        assert command("--runner", "UnetDSMRunner", "--run", folder, *call).returncode == 0
+
+    folder = tmp_path / "runs/logs/range"
+    shutil.copytree(once("a range to explain", train) / "logs/range", folder)
+    return folder, ["--runner", "UnetDSMRunner", "--doc", "range", "--test", "--device", "cpu", "--input", "own.npy"]
+
+
+def noisy(sigma: float) -> np.ndarray:
+    return digits(200) / 255 + sigma * np.random.default_rng(0).normal(size=(200, 8, 8))
+
+
+def test_a_model_of_a_range_answers_at_the_level_that_is_given(of_a_range, tmp_path, command):
+    folder, call = of_a_range
+    np.save(tmp_path / "own.npy", noisy(0.4))
+    done = command(*call)
+    message = "--noise is missing: the model has scores at σ from 0.2 to 1; give that of your images, or auto"
+    assert (done.returncode, done.stderr) == (2, f"main.py: {message}\n")
+    done = command(*call, "--noise", "0.4")
+    assert done.returncode == 0, done.stderr
+    values = datasets.from_pixels(noisy(0.4), (1, 8, 8))
+    with torch.no_grad():
+        expected = inference.posterior_mean(models.load(folder).at(0.4).s1(values), values, 0.4)
+    arrays = np.load(folder / "images/input/posterior.npz")
+    np.testing.assert_allclose(arrays["mean"].reshape(200, 64), expected, rtol=1e-4, atol=1e-5)
+    done = command(*call, "--noise", "3")
+    assert (done.returncode, done.stderr) == (2, "main.py: the model has scores at σ from 0.2 to 1, not at σ = 3\n")
+
+
+@pytest.mark.parametrize("sigma", [0.3, 0.8])
+def test_the_level_is_estimated(of_a_range, tmp_path, command, sigma):
+    _, call = of_a_range
+    np.save(tmp_path / "own.npy", noisy(sigma))
+    done = command(*call, "--noise", "auto", "--output", "elsewhere")
+    assert done.returncode == 0, done.stderr
+    level = float(done.stdout.partition("σ = ")[2].partition(",")[0])
+    # 1.166/√25 is the relative standard error of one estimate from an image of 8×8; 200 are taken together. Their
+    # strokes are as fine as noise: what the estimate takes for it adds to the variance
+    assert sigma * (1 - 5 * 1.25 * 0.23 / 200**0.5) < level < (sigma**2 + 0.25**2) ** 0.5
+    assert (tmp_path / "elsewhere/posterior.npz").exists()
+
+
+def test_noise_of_inputs_that_makes_no_sense(of_a_range, tmp_path, command):
+    _, call = of_a_range
+    np.save(tmp_path / "own.npy", noisy(0.4))
+    assert "--noise: one level is expected with --input, or auto" in command(*call, "--noise", "0.2", "0.5").stderr
+    assert "--noise auto: with --clean there is no noise yet" in command(*call, "--noise", "auto", "--clean").stderr
+    train = ["--runner", "UnetDSMRunner", "--config", "digits_dsm.yml"]
+    assert "--noise: auto only with --input" in command(*train, "--noise", "auto").stderr
+    assert "--resize: only with --input" in command(*train, "--resize").stderr
+
+
+def test_a_model_of_one_level_is_asked_at_no_other(trained, tmp_path, command):
+    folder, call = trained
+    np.save(tmp_path / "own.npy", noisy(0.4))
+    done = command(*call, "--input", "own.npy", "--noise", "0.4")
+    assert (done.returncode, done.stderr) == (2, "main.py: the model has scores at σ = 0.5, not at σ = 0.4\n")
+    config = folder / "config.yml"  # as the published program keeps it: without the noise level
+    config.write_text("".join(line for line in config.read_text().splitlines(True) if not line.startswith("noise")))
+    assert command(*call, "--input", "own.npy", "--noise", "0.4").returncode == 0
