@@ -4,6 +4,7 @@ from configs.changes import differences, load_trained
 from configs.errors import UserError
 from configs.files import replacing, write_text
 from configs.loading import find, load, save
+from configs.neighbours import take_ours
 from configs.schema import Config, DataConfig, ModelConfig
 
 __all__ = [
@@ -19,3 +20,5 @@ __all__ = [
     "save",
     "write_text",
 ]
+
+take_ours()
