@@ -1,4 +1,4 @@
-"""With another package `datasets` on the path, as Hugging Face's is: this program's is taken, or one line says why not."""
+"""With another package `datasets` on the path, such as Hugging Face's: ours is taken, or one line says why not."""
 
 import os
 import subprocess
