@@ -7,9 +7,11 @@ import pytest
 import torch
 import yaml
 
+import configs
 import models
 from models import checkpoint
-from runners import hybrid
+from runners import hybrid, runner
+from runners.distributed import World
 
 BASE = [
     *("--config", "mnist.yml", "--device", "cpu", "--ni", "--noise", "0.2", "1.0", "--set", "data.dataset=Digits"),
@@ -49,6 +51,7 @@ def test_the_denoiser_learns_at_every_level(denoiser):
 
 def test_the_second_order_is_trained_on_it_frozen(command, denoiser, tmp_path, monkeypatch):
     monkeypatch.setattr(hybrid, "JACOBIAN_SECONDS", 0)
+    monkeypatch.setattr(runner, "LEVELS", 2)
     done = command(*SECOND, "--doc", "both", "--set", f"model.denoiser={denoiser}", "--set", "max_steps=60")
     assert done.returncode == 0, done.stderr
     ours, theirs = models.load(tmp_path / "runs/logs/both_rank4"), models.load(denoiser)
@@ -57,14 +60,20 @@ def test_the_second_order_is_trained_on_it_frozen(command, denoiser, tmp_path, m
     done = command("--runner", "LowRankHybridRunner", "--doc", "both", "--test", "--device", "cpu")
     assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / "runs/logs/both_rank4/metrics.json").read_text())
-    assert [level["noise"] for level in metrics["levels"]] == pytest.approx([0.2, 0.299, 0.447, 0.669, 1.0], abs=1e-3)
+    assert [level["noise"] for level in metrics["levels"]] == pytest.approx([0.2, 1.0])
     for level in metrics["levels"]:
         assert level["noisy_mse"] == pytest.approx(level["noise"] ** 2, rel=0.05)
         assert 0 < level["mse"] < level["noisy_mse"]
         assert level["negative_variances"] == 0
         assert 0.5 < level["trace_ratio"] < 2  # a fresh one is off by a factor of three to nine
     pictures = {path.name for path in (tmp_path / "runs/logs/both_rank4/images").iterdir()}
-    assert {"test_0.2.png", "test_0.447.png", "test_1.png", "calibration_0.2.png", "walks_1.png"} <= pictures
+    assert {"test_0.2.png", "test_1.png", "calibration_0.2.png", "walks_1.png"} <= pictures
+
+
+def test_five_levels_in_equal_ratios_are_tested(tmp_path):
+    config = configs.load(configs.find("mnist.yml"), runner="LowRankHybridRunner", noise=[0.2, 1.0])
+    levels = hybrid.LowRankHybridRunner(config, tmp_path, World(torch.device("cpu")), tmp_path).test_levels()
+    assert levels == pytest.approx([0.2, 0.299, 0.447, 0.669, 1.0], abs=1e-3)
 
 
 @pytest.mark.parametrize("loss", ["centered_jacobian", "centered"])
