@@ -1,7 +1,7 @@
 """The YAML files, and the schema that checks them."""
 
 from configs.changes import differences, load_trained
-from configs.errors import UserError
+from configs.errors import UserError, reason_of
 from configs.files import replacing, write_text
 from configs.loading import find, load, save
 from configs.neighbours import take_ours
@@ -16,6 +16,7 @@ __all__ = [
     "find",
     "load",
     "load_trained",
+    "reason_of",
     "replacing",
     "save",
     "write_text",

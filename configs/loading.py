@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from configs.errors import UserError
+from configs.errors import UserError, reason_of
 from configs.files import write_text
 from configs.schema import Config
 
@@ -62,7 +62,8 @@ def load(path: Path, overrides: tuple[str, ...] | list[str] = (), **flags: Any) 
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f", line {where.line + 1}" if where else ""
-        raise UserError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from error
+        problem = getattr(error, "problem", None) or reason_of(error)
+        raise UserError(f"{path}{line}: not valid YAML: {problem}") from error
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise UserError(f"{path}: a mapping of keys to values is expected, this is a {type(values).__name__}")

@@ -25,7 +25,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from configs import Config, DataConfig, UserError
+from configs import Config, DataConfig, UserError, reason_of
 from datasets.folders import held_out_parts, image_files, split_by_name
 from datasets.pictures import cover, open_picture
 from datasets.pixels import Shape, as_images, to_float
@@ -252,10 +252,8 @@ class _Downloaded:
         try:
             downloaded = getattr(torchvision.datasets, self.name)(folder, train=split == "train", download=True)
         except (RuntimeError, OSError, ValueError, EOFError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(
-                f"{self.name}: could not be downloaded or read ({reason}); put {self.files} into {folder / self.place}"
-            ) from error
+            problem = f"{self.name}: could not be downloaded or read ({reason_of(error)})"
+            raise UserError(f"{problem}; put {self.files} into {folder / self.place}") from error
         images = torch.as_tensor(downloaded.data)
         return images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
 
@@ -275,8 +273,7 @@ def _npz(path: Path, split: str, data: DataConfig) -> Tensor:
     except KeyError as error:
         raise UserError(f"{file}: has no array 'images'; (N, H, W) or (N, H, W, C) uint8 is expected") from error
     except Exception as error:  # numpy meets a broken archive with half a dozen types of exception
-        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{file}: cannot be read as .npz ({reason})") from error
+        raise UserError(f"{file}: cannot be read as .npz ({reason_of(error)})") from error
     check = RangeCheck(data.channels)
     try:
         (images,) = as_images(images, cast(Shape, data.shape))

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from configs import UserError
+from configs import UserError, reason_of
 from datasets.folders import is_litter
 from datasets.pictures import cover, open_picture
 from datasets.pixels import Shape, as_images, as_values
@@ -141,8 +141,7 @@ def _array(file: Path) -> np.ndarray:
     except KeyError as error:
         raise UserError(f"{file}: the archive has no array 'images'") from error
     except Exception as error:  # numpy meets a broken file with half a dozen types of exception
-        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{file}: cannot be read as an array ({reason}); mend or remove it") from error
+        raise UserError(f"{file}: cannot be read as an array ({reason_of(error)}); mend or remove it") from error
 
 
 def _names(files: list[Path], counts: list[int]) -> list[str]:

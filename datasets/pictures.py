@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from configs import UserError
+from configs import UserError, reason_of
 
 __all__ = ["cover", "open_picture", "to_mode"]
 
@@ -40,11 +40,9 @@ def open_picture(path: str | Path, channels: int) -> Image.Image:
         most = (Image.MAX_IMAGE_PIXELS or 0) / 1e6
         raise UserError(f"{path}: more than {most:.0f} million pixels; make it smaller") from error
     except UnidentifiedImageError as error:
-        reason = "no known format"
-        raise UserError(f"{path}: cannot be read as an image ({reason}); mend or remove it") from error
+        raise UserError(f"{path}: cannot be read as an image (no known format); mend or remove it") from error
     except Exception as error:  # Pillow meets a broken file with a dozen types of exception, SyntaxError among them
-        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path}: cannot be read as an image ({reason}); mend or remove it") from error
+        raise UserError(f"{path}: cannot be read as an image ({reason_of(error)}); mend or remove it") from error
 
 
 def to_mode(image: Image.Image, channels: int) -> Image.Image:

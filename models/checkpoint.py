@@ -2,6 +2,7 @@
 
 import logging
 import os
+import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -68,6 +69,7 @@ def read(path: Path, device: torch.device | str = "cpu") -> Any:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(f"device {device}: not on this machine; give another, such as cpu") from error
     try:
+        _verify(path)
         return torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such checkpoint") from error
@@ -77,6 +79,14 @@ def read(path: Path, device: torch.device | str = "cpu") -> Any:
         if isinstance(error, OSError) and error.errno is not None:
             raise UserError(f"{path}: the checkpoint cannot be read ({error.strerror})") from error
         raise UserError(f"{path}: truncated, corrupt or not a checkpoint") from error
+
+
+def _verify(path: Path) -> None:
+    """A `ValueError` where what the file holds differs from its checksums, which `torch.load` does not look at."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if (name := archive.testzip()) is not None:
+                raise ValueError(f"{name} is not what was written")
 
 
 def read_latest(folder: Path, device: torch.device | str = "cpu") -> tuple[Any, Path]:
