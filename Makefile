@@ -1,6 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python main.py --runner LowRankHybridRunner --doc demo
+KILLS ?= 100
 API := configs linalg models losses datasets inference evaluation runners
 
 .PHONY: demo test tests slow lint types docs clean
@@ -16,7 +17,7 @@ tests: .venv/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 slow: .venv/installed-dev
-	$(BIN)/python -m pytest -m slow
+	KILLS=$(KILLS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

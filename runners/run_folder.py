@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -93,6 +94,8 @@ def create(folder: Path, config: Config, images: Path, ask: bool, data: dict[str
     except BaseException as error:
         if locks.release(staging):
             shutil.rmtree(staging, ignore_errors=True)
+        with suppress(OSError):
+            staging.rmdir()  # empty where it could not be claimed
         locks.release(folder)
         if isinstance(error, OSError):
             raise UserError(f"{folder}: the run folder cannot be made ({error.strerror})") from error

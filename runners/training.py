@@ -40,9 +40,8 @@ def train(runner: "Runner", resume: bool = False) -> None:
         UserError: where the data can't be had, the loss is not finite, or a checkpoint can't be read or written.
         SystemExit: with 128 + the signal's number, after saving, on Ctrl-C or SIGTERM.
     """
-    config, world, checkpoints = runner.config, runner.world, runner.folder / "ckpt"
     runner.load_data()
-    data = runner.train_data
+    config, world, checkpoints, data = runner.config, runner.world, runner.folder / "ckpt", runner.train_data
     state = TrainingState(config, data.shape, world, datasets.fingerprint(data))
     if resume and any(path.suffix == ".pth" for path in checkpoints.iterdir()):
         state.restore(checkpoints)

@@ -16,6 +16,7 @@ import torch
 
 import main
 from runners import hybrid, training, unet_dsm  # noqa: F401
+from tests.runners.full_disk import FullDisk
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload([__name__])
@@ -44,6 +45,7 @@ def start(
     *arguments: object,
     stop: tuple[int, str, int] | None = None,
     unprivileged: bool = False,
+    writes: int | None = None,
     **environment: str,
 ) -> Started:
     """Starts `main.py` with these arguments in a folder.
@@ -54,10 +56,11 @@ def start(
         stop: a signal, the name of a moment and a number n: the process sends itself the signal before the n-th call
             of the function that the moment names.
         unprivileged: permissions of files hold for it, also where it is root's.
+        writes: the disk is full after so many, below `folder`; see `FullDisk`.
         environment: variables to set.
     """
     texts = [str(argument) for argument in arguments]
-    process = CONTEXT.Process(target=_run, args=(folder, texts, stop, unprivileged, environment))
+    process = CONTEXT.Process(target=_run, args=(folder, texts, stop, unprivileged, writes, environment))
     process.start()
     return Started(process, folder)
 
@@ -85,6 +88,7 @@ def _run(
     arguments: list[str],
     stop: tuple[int, str, int] | None,
     unprivileged: bool,
+    writes: int | None,
     environment: dict[str, str],
 ) -> None:
     os.chdir(folder)
@@ -97,6 +101,8 @@ def _run(
         _stop_before_a_call(*stop)
     if unprivileged:
         _give_up_capabilities()
+    if writes is not None:
+        FullDisk(folder, writes).install()
     sys.exit(main.main(arguments))
 
 
