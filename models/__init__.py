@@ -3,7 +3,7 @@
 from models.conditional import ConditionalNetworks, CovarianceNetwork, Denoiser, variance_scale
 from models.loading import load, take_denoiser
 from models.mlp import MLP
-from models.networks import NETWORK_NAMES, NETWORKS, Networks, SeparateNetworks, SharedNetwork, build
+from models.networks import NETWORK_NAMES, NETWORKS, Networks, SeparateNetworks, SharedNetwork, build, check_network
 from models.refinenet import RefineNet
 from models.scores import ScoreModel, Scores, from_denoiser, score_model
 from models.second_order import DiagonalHead, LowRankHead
@@ -27,6 +27,7 @@ __all__ = [
     "SharedNetwork",
     "UNet",
     "build",
+    "check_network",
     "from_denoiser",
     "load",
     "score_model",

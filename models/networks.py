@@ -6,6 +6,7 @@ the level that they were made for.
 
 import math
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from models.refinenet import RefineNet
 from models.second_order import DiagonalHead, LowRankHead, second_order_score, windows
 from models.unet import UNet, pad_to_multiple
 
-__all__ = ["NETWORKS", "NETWORK_NAMES", "Networks", "SeparateNetworks", "SharedNetwork", "build"]
+__all__ = ["NETWORKS", "NETWORK_NAMES", "Networks", "SeparateNetworks", "SharedNetwork", "build", "check_network"]
 
 
 class SeparateNetworks(nn.Module):
@@ -83,13 +84,8 @@ Networks = SeparateNetworks | SharedNetwork | ConditionalNetworks
 
 
 def _refinenet(shape: tuple[int, ...], width: int, outputs: int) -> RefineNet:
-    channels, *size = shape
-    if len(size) != 2 or min(size) < 4 or any(side % 2 for side in size):
-        what = f"{size[0]}×{size[1]} pixels" if len(size) == 2 else f"shape {shape}"
-        raise UserError(
-            f"model.network: refinenet takes images of even height and width from 4 on, not {what}; unet and mlp do"
-        )
-    return RefineNet(channels, (size[0], size[1]), width, channels * outputs)
+    channels, height, columns = shape
+    return RefineNet(channels, (height, columns), width, channels * outputs)
 
 
 def _mlp(shape: tuple[int, ...], width: int, outputs: int) -> MLP:
@@ -101,6 +97,29 @@ NETWORKS: dict[str, Callable[[tuple[int, ...], int, int], nn.Module]] = {"refine
 one noise level; `unet`, which is for a range, is built by itself."""
 
 NETWORK_NAMES = (*NETWORKS, "unet")
+
+
+def check_network(config: Config, shape: tuple[int, ...]) -> None:
+    """Compares the points with what the networks of a configuration take.
+
+    Raises:
+        UserError: where `model.head` is not known, or the network does not take such points.
+    """
+    model = config.model
+    if model.head not in ("none", "diagonal", "low_rank"):
+        raise UserError(f"model.head: {model.head}; none, diagonal or low_rank is expected")
+    if model.network == "unet":
+        if len(shape) != 3:
+            raise UserError(f"model.network: unet takes images, not points of shape {shape}; mlp takes any")
+        try:
+            pad_to_multiple(torch.empty(1, 1, *shape[1:]), 2 ** (len(model.unet.widths) - 1))
+        except ValueError as error:
+            raise UserError(f"model.unet.widths: {error}; fewer levels are expected") from error
+    if model.network == "refinenet" and len(shape) == 3 and any(side < 4 or side % 2 for side in shape[1:]):
+        size = f"{shape[1]}×{shape[2]} pixels"
+        raise UserError(
+            f"model.network: refinenet takes images of even height and width from 4 on, not {size}; unet, mlp take any"
+        )
 
 
 def build(config: Config, shape: tuple[int, ...]) -> Networks:
@@ -116,12 +135,11 @@ def build(config: Config, shape: tuple[int, ...]) -> Networks:
     Raises:
         UserError: where `model.head` is not known, or the network does not take such points.
     """
+    check_network(config, shape)
     model = config.model
-    if model.head not in ("none", "diagonal", "low_rank"):
-        raise UserError(f"model.head: {model.head}; none, diagonal or low_rank is expected")
     rank = config.rank if model.head == "low_rank" else 0
     if model.network == "unet":
-        return _conditional(config, shape, rank)
+        return _conditional(config, cast(tuple[int, int, int], shape), rank)
     make = NETWORKS[model.network if len(shape) == 3 else "mlp"]
 
     def network(outputs: int = 1) -> nn.Module:
@@ -139,15 +157,9 @@ def build(config: Config, shape: tuple[int, ...]) -> Networks:
     return SeparateNetworks(network(), LowRankHead(network(), network(rank), rank, covariance, sigma))
 
 
-def _conditional(config: Config, shape: tuple[int, ...], rank: int) -> ConditionalNetworks:
+def _conditional(config: Config, shape: tuple[int, int, int], rank: int) -> ConditionalNetworks:
     """A preconditioned U-Net for s1, and one for the covariance."""
-    if len(shape) != 3:
-        raise UserError(f"model.network: unet takes images, not points of shape {shape}; mlp takes any")
     model, channels = config.model, shape[0]
-    try:
-        pad_to_multiple(torch.empty(1, 1, *shape[1:], device="meta"), 2 ** (len(model.unet.widths) - 1))
-    except ValueError as error:
-        raise UserError(f"model.unet.widths: {error}; fewer levels are expected") from error
     mean, std = config.data.mean, config.data.std
     if mean is None or std is None:
         raise UserError("data.mean and data.std: those of the training data are expected, for model.network: unet")

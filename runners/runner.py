@@ -143,8 +143,9 @@ class Runner(Generic[Data]):
         to know of the data.
 
         Raises:
-            UserError: see `train_data` and `test_data`.
+            UserError: see `train_data` and `test_data`; and where the network does not take such points.
         """
+        models.check_network(self.config, self.config.data.shape)
         self.world.at_first(lambda: (self.train_data, self.test_data))
         _ = self.train_data
         self._measure_data()
