@@ -127,8 +127,8 @@ def _holds(folder: Path, config: Config) -> bool:
 def fingerprint(data: ImageData | DensityData) -> str:
     """A short text that stays the same as long as a split does: how many images, and a digest of which.
 
-    Of files their names and sizes count, of images in memory the sum of the pixels of each, in their order; of a
-    density its name for nothing but its size.
+    Of files their names and sizes count, of images in memory the sum of the pixels of each, in their order; of the
+    points of a density only their number.
     """
     if isinstance(data, DensityData):
         return f"{len(data)} points"

@@ -16,10 +16,8 @@ def script(tmp_path):
     (tmp_path / "site/datasets/__init__.py").write_text("def load_dataset(name): return name\n")
     (tmp_path / "work").mkdir()
 
-    def run(code: str, *arguments: object, first: str = "theirs") -> subprocess.CompletedProcess:
-        places = [str(tmp_path / "site"), str(ROOT)]
-        places = places if first == "theirs" else places[::-1]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(places)}
+    def run(code: str, *arguments: object) -> subprocess.CompletedProcess:
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path / "site"), str(ROOT)])}
         (tmp_path / "work/script.py").write_text(code)
         call = [sys.executable, *(arguments or ["script.py"])]
         return subprocess.run(call, cwd=tmp_path / "work", env=environment, capture_output=True, text=True)
@@ -32,12 +30,10 @@ def test_a_script_in_another_folder(script):
         "import models, datasets, datasets.synthetic, evaluation\nprint(datasets.DENSITIES['rings'](2).shape)"
     )
     assert (done.returncode, done.stdout) == (0, "(2,)\n"), done.stderr
-    done = script("import datasets, evaluation\nprint(datasets.DENSITIES['rings'](2).shape)", first="ours")
-    assert (done.returncode, done.stdout) == (0, "(2,)\n"), done.stderr
 
 
 def test_theirs_imported_first_is_said_in_one_line(script):
-    done = script("import datasets\nimport models")
+    done = script("import datasets\nimport configs")
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
     assert last.startswith("ImportError: the package datasets is Hugging Face's here (")

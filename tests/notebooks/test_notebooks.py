@@ -40,6 +40,7 @@ def shell(tmp_path, monkeypatch):
     for part in ("checkpoints", "configs", "main.py"):
         (tmp_path / part).symlink_to(ROOT / part)
     monkeypatch.chdir(tmp_path / "notebooks")
+    monkeypatch.setattr("datasets.images.PROJECT", tmp_path)
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     monkeypatch.setattr(sys, "path", sys.path[:])
     monkeypatch.setattr(logging.root.manager, "disable", logging.NOTSET)
