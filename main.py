@@ -6,7 +6,6 @@ import difflib
 import errno
 import io
 import logging
-import os
 import sys
 import threading
 import traceback
@@ -111,8 +110,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     how.add_argument("--verbose", default="info", choices=("debug", "info", "warning", "critical"),
                      help="how much is logged (default: info)")  # fmt: skip
     args = parser.parse_args(arguments)
-    if args.comment is not None:  # which the locale may not have been able to read
-        args.comment = os.fsencode(args.comment).decode("utf-8", "replace")
+    if args.comment is not None and not args.comment.isprintable():  # what the locale could not read of it
+        args.comment = args.comment.encode(errors="surrogateescape").decode(errors="replace")
     check_together(parser, args)
     return args
 

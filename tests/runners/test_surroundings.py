@@ -94,6 +94,21 @@ def test_pictures_that_cannot_be_written_do_not_end_a_training(small, tmp_path):
     assert out.count("curves and pictures cannot be written (Permission denied); the training goes on") == 1
 
 
+def test_another_one_s_run_answers_of_images_elsewhere(small, tmp_path):
+    subprocess.run(["cp", "-r", small / "runs", tmp_path], check=True)
+    np.save(tmp_path / "own.npy", np.zeros((2, 8, 8)))
+    parts = [path for path in (tmp_path / "runs").rglob("*") if path.is_dir()]
+    for part in parts:
+        part.chmod(0o500)
+    ends = [start(tmp_path, *SAME, "--test", "--input", "own.npy", unprivileged=True).end()]
+    ends.append(start(tmp_path, *SAME, "--test", "--input", "own.npy", "--output", "out", unprivileged=True).end())
+    for part in parts:
+        part.chmod(0o755)
+    assert [(code, errors.count("\n")) for code, _, errors in ends] == [(2, 1), (0, 0)], ends
+    assert "Permission denied" in ends[0][2]
+    assert (tmp_path / "out/own_1_denoised.png").exists()
+
+
 # --- locales ---
 
 
