@@ -92,6 +92,13 @@ class Dense(SymmetricMatrix):
     def logdet(self) -> Tensor:
         return 2 * self._cholesky().diagonal(dim1=1, dim2=2).log().sum(1)
 
+    def whiten(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """`A⁻¹ v` of the Cholesky factor A, and `log det M`; see `SymmetricMatrix.whiten`. Entry i of `A⁻¹ v` is the
+        deviation of v_i from its mean given v_1 … v_{i−1}, in standard deviations."""
+        root = self._cholesky()
+        white = torch.linalg.solve_triangular(root, v[:, :, None], upper=False)[:, :, 0]
+        return white, 2 * root.diagonal(dim1=1, dim2=2).log().sum(1)
+
     def _cholesky(self) -> Tensor:
         root, failed = torch.linalg.cholesky_ex(self.matrix)
         if failed.any():

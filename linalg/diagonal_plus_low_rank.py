@@ -175,6 +175,20 @@ class DiagonalPlusLowRank(SymmetricMatrix):
         scaled = v / alpha
         return scaled - self.beta @ torch.cholesky_solve(self.beta.mT @ scaled, self._capacitance()) / alpha
 
+    def whiten(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """`A⁻¹ v` and `log det M`, see `SymmetricMatrix.whiten`, of the root `A = diag(√α) (I + γγᵀ)^½` with
+        `γ = diag(α)^{−½} β`: exactly, in O(D·r²). By γ = USVᵀ, `(I + γγᵀ)^{−½} = I − U (I − (I + S²)^{−½}) Uᵀ`,
+        which keeps its digits where α is tiny."""
+        alpha = self._positive_alpha()
+        white, logdet = v / alpha.sqrt(), alpha.log().sum(1)
+        if not self.rank:
+            return white, logdet
+        basis, upper = torch.linalg.qr(self.beta / alpha.sqrt()[:, :, None])
+        left, singular, _ = torch.linalg.svd(upper)
+        directions, stretch = basis @ left, torch.hypot(singular, torch.ones_like(singular))
+        along = (1 - 1 / stretch) * (directions.mT @ white[:, :, None])[:, :, 0]
+        return white - (directions @ along[:, :, None])[:, :, 0], logdet + 2 * stretch.log().sum(1)
+
     def _positive_alpha(self) -> Tensor:
         if not (self.alpha > 0).all():
             raise ValueError("α has entries that are not positive: M cannot be taken as positive definite")

@@ -220,6 +220,22 @@ class SymmetricMatrix(ABC):
         """
         raise NotImplementedError(self._unavailable("log det M"))
 
+    def whiten(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """`A⁻¹ v` of a root A of M, `M = A Aᵀ`, and `log det M`: vectors `v ~ N(0, M)` become `N(0, I)`, and the
+        density of any v is that of `A⁻¹ v` over `√det M`.
+
+        Args:
+            v: `(B, D)`.
+
+        Returns:
+            `(B, D)` and `(B,)`. Which root it is depends on the kind of matrix.
+
+        Raises:
+            NotImplementedError: where the kind of matrix is known by its products alone.
+            ValueError: where M cannot be taken as positive definite.
+        """
+        raise NotImplementedError(self._unavailable("A⁻¹ v of a root A"))
+
     def _unavailable(self, what: str) -> str:
         return f"{what} of a {type(self).__name__} cannot be had; where D is small, Dense(matrix.dense()) has it"
 

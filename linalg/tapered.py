@@ -9,15 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from linalg.dense import Dense
 from linalg.diagonal_plus_low_rank import DiagonalPlusLowRank
 from linalg.krylov import block_lanczos
 from linalg.matrix import DENSE_UP_TO, NEVER_DENSE_ABOVE, SymmetricMatrix
 from linalg.solves import logdet_estimate, solve_by_products
-from linalg.tapers import Run, kernels, root, runs, squared_norm
+from linalg.tapers import CACHED_ENTRIES, ENTRIES, Run, kernels, root, runs, squared_norm
 
 __all__ = ["TaperedLowRank"]
 
 MAX_LANCZOS = 1600  # sixteen times half of the products that `block_lanczos` takes at most
+FACTORISED_UP_TO = 4096  # dimension up to which a Cholesky factor costs no more than an estimate of the determinant
+DOUBLE_BELOW = 1e-5  # share of the variance: pivots below it would lose their digits in single precision
+WHITENING = 1e-4  # tolerance of C^{−½} v above that
 BLOCK = 4  # columns of the one that eigenpairs begin with
 
 
@@ -285,6 +289,29 @@ class TaperedLowRank(SymmetricMatrix):
         if self.dimension > NEVER_DENSE_ABOVE:
             return logdet_estimate(self)[0]
         return 2 * torch.linalg.cholesky(self.dense()).diagonal(dim1=1, dim2=2).log().sum(1)
+
+    def whiten(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """`A⁻¹ v` and `log det C`, see `SymmetricMatrix.whiten`: of the Cholesky factor up to D = 4096, to rounding, in
+        pieces of the batch; above, of the symmetric root, by Lanczos' method, with the estimate of `logdet`.
+
+        Raises:
+            ValueError: where an entry of α is not positive.
+        """
+        self._check_positive()
+        if self.dimension > FACTORISED_UP_TO:
+            tiny = torch.finfo(self.dtype).tiny
+            return self.apply(lambda values: values.clamp(min=tiny).rsqrt(), v, WHITENING), self.logdet()
+        entries = CACHED_ENTRIES if self.device.type == "cpu" else ENTRIES
+        pieces = torch.arange(len(self)).split(max(1, entries // self.dimension**2))
+        white, logdets = zip(*(self[rows]._whiten_in_full(v[rows]) for rows in pieces), strict=True)
+        return torch.cat(white), torch.cat(logdets)
+
+    def _whiten_in_full(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        if (self.alpha >= DOUBLE_BELOW * self.diagonal()).all():  # no pivot is below α
+            return Dense(self.dense()).whiten(v)
+        double = "cpu" if self.device.type == "mps" else self.device, torch.float64
+        white, logdet = Dense(self.to(*double).dense()).whiten(v.to(*double))
+        return white.to(v), logdet.to(v)
 
     def _check_positive(self) -> None:
         if not (self.alpha > 0).all():

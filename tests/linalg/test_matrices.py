@@ -211,6 +211,22 @@ def test_solves_and_determinants(case, near, kind, form, dimension, dtype):
         near(matrix.logdet(), torch.logdet(dense))
 
 
+@BOTH_WAYS
+def test_whitening(case, near, kind, form, dimension, dtype):
+    """With the rows of the identity, one a matrix: W = A⁻ᵀ has `WᵀMW = I`."""
+    matrix, dense = case
+    eye = torch.eye(dimension, dtype=dtype)
+    if kind == "Jacobian" or form == "indefinite":
+        error, message = (NotImplementedError, "cannot be had") if kind == "Jacobian" else (ValueError, "not positive")
+        with pytest.raises(error, match=message):
+            matrix.whiten(eye[:BATCH])
+        return
+    white, logdet = matrix[[0] * dimension].whiten(eye)
+    near(white @ white.mT, torch.linalg.inv(dense[0]), 10)
+    near(white.mT @ dense[0].to(dtype) @ white, torch.eye(dimension, dtype=torch.float64), 10)
+    near(logdet, torch.logdet(dense[0]).expand(dimension), 3)
+
+
 def test_a_floor_under_the_eigenvalues(case, near, kind, form):
     matrix, dense = case
     clamped, count = matrix.clamp(0.05)

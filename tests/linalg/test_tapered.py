@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from linalg import DiagonalPlusLowRank, TaperedLowRank, block_krylov, logdet_estimate
+from linalg import DiagonalPlusLowRank, TaperedLowRank, block_krylov, logdet_estimate, tapered
 
 close = torch.testing.assert_close
 INFINITE = torch.inf
@@ -169,6 +169,22 @@ def test_determinants_of_large_matrices_are_estimated():
     assert (ours[0] - expected[0]).norm() < 0.5 * expected[0].norm()  # entry by entry it is noisy; the sums are not
     close(ours[0].sum(), expected[0].sum(), rtol=0.05, atol=0)
     close(ours[1].sum(), expected[1].sum(), rtol=0.1, atol=0)
+
+
+@pytest.mark.parametrize("way", ["by pieces", "by products", "in double precision"])
+def test_whitening_of_large_matrices(monkeypatch, way):
+    """Against the dense form in float64; by products the length is near, and the determinant an estimate."""
+    m, v = smooth_fields(3, (1, 20, 20)), normal(3, 400, seed=7)
+    if way == "by products":
+        monkeypatch.setattr(tapered, "FACTORISED_UP_TO", 300)
+    elif way == "by pieces":
+        monkeypatch.setattr(tapered, "CACHED_ENTRIES", 2 * 400**2)
+    else:
+        m = replace(m, alpha=1e-8 * m.alpha)  # Cholesky factors in single precision are wrong, or there are none
+    white, logdet = m.whiten(v.float())
+    exact = m.to(torch.float64).dense()
+    close(white.square().sum(1).double(), (v * torch.linalg.solve(exact, v)).sum(1), rtol=1e-3, atol=0)
+    close(logdet.double(), torch.logdet(exact), rtol=0, atol=1e-5 * 400)
 
 
 def test_draws_have_the_tapers():
