@@ -1,4 +1,5 @@
-"""Whether scores are right: denoising error, calibration, scores against exact ones, how well chains mix; and plots."""
+"""Whether scores are right: denoising error, calibration, likelihood, scores against exact ones, how well chains mix;
+and plots."""
 
 from evaluation.calibration import Predictions, jacobian_predictions, predictions
 from evaluation.chains import (
@@ -11,6 +12,7 @@ from evaluation.chains import (
 )
 from evaluation.denoising import denoising_metrics, noisy_batches
 from evaluation.exact import score_errors
+from evaluation.likelihood import isotropic_log_score, ks_distance, log_score, log_scores
 from evaluation.plots import calibration_figure, image_rows, posterior_figure, score_fields, walk_figure
 
 __all__ = [
@@ -20,7 +22,11 @@ __all__ = [
     "denoising_metrics",
     "effective_sample_size",
     "image_rows",
+    "isotropic_log_score",
     "jacobian_predictions",
+    "ks_distance",
+    "log_score",
+    "log_scores",
     "mmd",
     "mode_weights",
     "noisy_batches",

@@ -72,7 +72,11 @@ class Predictions:
             `coverage_50`, `_90`, `_95`: the share of entries within the central interval of that level (a
             negative variance covers nothing);
             `captured_1`, `_5`, `_10`: the share of Σ‖r‖² inside the span of the top k predicted directions;
-            `component_ratios`: for each of the first five, mean squared projection / mean eigenvalue.
+            `component_ratios`: for each of the first five, mean squared projection / mean eigenvalue;
+            `correlation_by_pixel`: of predicted variances and squared errors, over all entries;
+            `correlation_by_image`: of the logarithms of tr Cov and ‖r‖² of each image.
+
+        Negative variances count as 0 in the correlations, which are NaN where one side is the same everywhere.
 
         Raises:
             ValueError: where no batch was added.
@@ -92,6 +96,10 @@ class Predictions:
                 if k <= projected.shape[1]:
                     metrics[f"captured_{k}"] = float(projected[:, :k].sum(dtype=torch.float64) / energy)
             metrics["component_ratios"] = (projected[:, :5].mean(0) / eigenvalues[:, :5].mean(0)).tolist()
+        variances = variances.clamp(min=0)
+        totals = (values.sum(1).clamp(min=torch.finfo(values.dtype).tiny).log() for values in (variances, squared))
+        metrics["correlation_by_pixel"] = correlation(variances.flatten(), squared.flatten())
+        metrics["correlation_by_image"] = correlation(*totals)
         return metrics
 
     def bins(self, count: int = 10) -> tuple[Tensor, Tensor]:
@@ -121,6 +129,13 @@ class Predictions:
     def _check(self) -> None:
         if not self.variances:
             raise ValueError("no predictions; where they come from a Jacobian, more seconds are expected")
+
+
+def correlation(x: Tensor, y: Tensor) -> float:
+    """Pearson's correlation of two rows of numbers, `(n,)` each; NaN where one of them is constant."""
+    x, y = (values - values.mean(dtype=torch.float64).to(values) for values in (x, y))
+    products, squares, others = ((a * b).sum(dtype=torch.float64) for a, b in ((x, y), (x, x), (y, y)))
+    return float(products / (squares * others).sqrt())
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from losses import Perturbation
 from models import Networks, Scores
 from runners import locks, run_folder, training
 from runners.distributed import World
-from runners.metrics import write_metrics
+from runners.metrics import in_lines, write_metrics
 from runners.state import TrainingState
 
 __all__ = ["Runner"]
@@ -268,7 +268,7 @@ class Runner(Generic[Data]):
         for sigma in levels:
             name = "test.png" if len(levels) == 1 else f"test_{sigma:.3g}.png"
             measured = self.evaluate(self.scores_of(network, sigma), self.images / name)
-            log.info("σ = %.3g: %s", sigma, measured)
+            log.info("σ = %.3g:\n%s", sigma, in_lines(measured))
             if len(levels) == 1:
                 metrics |= measured
             else:

@@ -1,5 +1,6 @@
 """On Gaussian data with the exact scores, every metric has a known value."""
 
+import math
 import time
 from dataclasses import dataclass, replace
 
@@ -117,6 +118,25 @@ def test_negative_variances_are_counted_and_cover_nothing():
     assert metrics["trace_ratio"] == 0.5
     assert metrics["coverage_95"] == 0.5
     assert "captured_1" not in metrics
+
+
+def test_correlations_of_predicted_and_true_errors():
+    variances = torch.tensor([[1.0, 2.0], [3.0, 10.0]])
+
+    def correlations(squared_errors, variances=variances):
+        collected = evaluation.Predictions()
+        collected.add(squared_errors.sqrt(), variances)
+        metrics = collected.metrics()
+        return metrics["correlation_by_pixel"], metrics["correlation_by_image"]
+
+    assert correlations(5 * variances) == pytest.approx((1, 1))
+    assert correlations(11 - variances) == pytest.approx((-1, -1))
+    within = correlations(variances.flip(1))  # right for the images, wrong within them
+    assert within == pytest.approx((float(torch.corrcoef(torch.tensor([[1.0, 2, 3, 10], [2.0, 1, 10, 3]]))[0, 1]), 1))
+    powers = correlations(variances**2, variances[:, :1].expand(2, 2))
+    assert powers[1] == pytest.approx(1)
+    assert all(map(math.isnan, correlations(torch.ones(2, 2))))
+    assert correlations(torch.zeros(2, 2), -variances) == pytest.approx((math.nan, math.nan), nan_ok=True)
 
 
 def test_predictions_that_are_none_say_so(setting):

@@ -53,9 +53,14 @@ def test_test_writes_metrics_and_pictures(command, small_run, tmp_path, runner):
     assert metrics["images"] == 359
     assert metrics["jacobian_of_s1"]["images"] in range(1, 360)
     assert metrics["negative_variances"] == 0
+    assert metrics["log_score_images"] == 359
+    assert metrics["log_score"] > metrics["log_score_isotropic"]
+    assert (metrics["log_score"] == pytest.approx(metrics["log_score_diagonal"], abs=1e-6)) != low_rank
+    assert 0 < metrics["ks_whitened"] < 0.5
     for part in (metrics, metrics["jacobian_of_s1"]):
         assert 0.1 < part["trace_ratio"] < 10
         assert part["coverage_50"] < part["coverage_90"] < part["coverage_95"] < 1
+        assert -1 <= part["correlation_by_pixel"] <= 1
         assert ("captured_5" in part) == low_rank
         if low_rank:
             assert 0 < part["captured_1"] < part["captured_5"] < part["captured_10"] < 1

@@ -65,6 +65,7 @@ def test_the_second_order_is_trained_on_it_frozen(command, denoiser, tmp_path, m
         assert level["noisy_mse"] == pytest.approx(level["noise"] ** 2, rel=0.05)
         assert 0 < level["mse"] < level["noisy_mse"]
         assert level["negative_variances"] == 0
+        assert level["log_score"] > level["log_score_isotropic"] - 1
         assert 0.5 < level["trace_ratio"] < 2  # a fresh one is off by a factor of three to nine
     pictures = {path.name for path in (tmp_path / "runs/logs/both_rank4/images").iterdir()}
     assert {"test_0.2.png", "test_1.png", "calibration_0.2.png", "walks_1.png"} <= pictures

@@ -125,11 +125,11 @@ def test_files_are_utf8_in_a_locale_that_has_only_ascii(tmp_path):
 
     assert "--noise ? [? ...]" in call("--help")
     call("--config", "c.yml", "--doc", "t", "--ni", "--comment", "auf Französisch: août")
-    assert "? = 0.5: " in call("--doc", "t", "--test")
+    assert "? = 0.5:\n" in call("--doc", "t", "--test")
     folder = tmp_path / "runs/logs/t"
     config = yaml.safe_load((folder / "config.yml").read_text(encoding="utf-8"))
     assert (config["data_dir"], config["comment"]) == ("σ = ½, für Jürgen", "auf Französisch: août")
-    assert "σ = 0.5: " in (folder / "stdout.txt").read_text(encoding="utf-8")
+    assert "σ = 0.5:\n" in (folder / "stdout.txt").read_text(encoding="utf-8")
 
 
 # --- data sets of a few images ---
