@@ -15,7 +15,7 @@ from models import Scores
 
 __all__ = ["isotropic_log_score", "ks_distance", "log_score", "log_scores"]
 
-WORK = 5e12  # images times D³: ten thousand of MNIST, 172 of CIFAR-10
+WORK = 5e12  # images times D³: all of MNIST, 172 of CIFAR-10
 FEWEST = 50
 
 

@@ -291,22 +291,22 @@ class TaperedLowRank(SymmetricMatrix):
         return 2 * torch.linalg.cholesky(self.dense()).diagonal(dim1=1, dim2=2).log().sum(1)
 
     def whiten(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        """`A⁻¹ v` and `log det C`, see `SymmetricMatrix.whiten`: of the Cholesky factor up to D = 4096, to rounding, in
-        pieces of the batch; above, of the symmetric root, by Lanczos' method, with the estimate of `logdet`.
+        """`A⁻¹ v` and `log det C`, see `SymmetricMatrix.whiten`: of the Cholesky factor up to D = 4096, to rounding;
+        above, of the symmetric root, by Lanczos' method, with the estimate of `logdet`. The batch is taken in pieces.
 
         Raises:
             ValueError: where an entry of α is not positive.
         """
         self._check_positive()
+        entries = CACHED_ENTRIES if self.device.type == "cpu" else ENTRIES
+        pieces = torch.arange(len(self)).split(max(1, entries // self.dimension**2))
+        white, logdets = zip(*(self[rows]._whiten_piece(v[rows]) for rows in pieces), strict=True)
+        return torch.cat(white), torch.cat(logdets)
+
+    def _whiten_piece(self, v: Tensor) -> tuple[Tensor, Tensor]:
         if self.dimension > FACTORISED_UP_TO:
             tiny = torch.finfo(self.dtype).tiny
             return self.apply(lambda values: values.clamp(min=tiny).rsqrt(), v, WHITENING), self.logdet()
-        entries = CACHED_ENTRIES if self.device.type == "cpu" else ENTRIES
-        pieces = torch.arange(len(self)).split(max(1, entries // self.dimension**2))
-        white, logdets = zip(*(self[rows]._whiten_in_full(v[rows]) for rows in pieces), strict=True)
-        return torch.cat(white), torch.cat(logdets)
-
-    def _whiten_in_full(self, v: Tensor) -> tuple[Tensor, Tensor]:
         if (self.alpha >= DOUBLE_BELOW * self.diagonal()).all():  # no pivot is below α
             return Dense(self.dense()).whiten(v)
         double = "cpu" if self.device.type == "mps" else self.device, torch.float64
