@@ -1,13 +1,16 @@
-"""The leading principal components of the posterior, five ways: `python -m experiments.uncertainty`.
+"""What is known of the posterior, and what it costs: `python -m experiments.uncertainty`.
 
-On the same noisy test images and the same denoiser: the trained second order in one call of the network; the same
-refined by one and two steps of subspace iteration; the full Jacobian of s1; and what needs no second order at all,
-subspace iteration on the denoiser from a random start until it converges. What each catches of the residual
-r = x − E[x|x̃], what trace it predicts, and what it costs for an image.
+On the same noisy test images and the same denoiser, its leading principal components: by the trained second order in
+one call of the network; the same refined by one and two steps of subspace iteration; by the full Jacobian of s1, up to
+D = 1024; and by what needs no second order at all, subspace iteration on the denoiser from a random start until it
+converges. And its covariance: the trained one, its variances alone, Hutchinson's estimate of the variances from 64
+products with the Jacobian of s1, and the best single variance. What each catches of the residual r = x − E[x|x̃], what
+trace it predicts, its log score, and what it costs for an image.
 """
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,60 +23,89 @@ import evaluation
 import inference
 import linalg
 from experiments.harness import argument_parser, open_run, run, save_table, table, trained
+from linalg import DiagonalPlusLowRank, Jacobian, SymmetricMatrix
 from models import Scores
 from runners import distributed
 
-__all__ = ["METHODS", "Leading", "compare", "summarise", "trained_on_digits"]
+__all__ = ["METHODS", "Answer", "compare", "summarise", "trained_on_digits"]
 
 COMPONENTS = 5
 QUICK = 0.05
-BATCH = 20
+BATCH = 20 * 784  # entries of the images at a time
+PROBES = 64
+SMALLEST = 0.1  # of the variances that Hutchinson's method estimates of an image, as a share of their mean
+JACOBIAN_UP_TO = 1024
 
 
 @dataclass(frozen=True)
-class Leading:
-    """What a method says of the posterior at B noisy images.
+class Answer:
+    """What a method says of the posterior at B noisy images; None where it does not say it.
 
     Attributes:
-        directions: the leading principal components, `(B, D, COMPONENTS)`.
         calls: of the network for each image, a product with its Jacobian counted as one; `(B,)`.
-        trace: of the covariance, `(B,)`; None where the method does not predict it.
+        directions: the leading principal components, `(B, D, COMPONENTS)`.
+        trace: of the covariance, `(B,)`.
+        covariance: positive definite, B of them.
+        non_positive: how many of D variances had to be raised because they were not positive, `(B,)`.
     """
 
-    directions: Tensor
     calls: Tensor
+    directions: Tensor | None = None
     trace: Tensor | None = None
+    covariance: SymmetricMatrix | None = None
+    non_positive: Tensor | None = None
 
 
-def by_head(scores: Scores, x: Tensor, generator: torch.Generator, refine: int = 0) -> Leading:
+def by_head(scores: Scores, x: Tensor, generator: torch.Generator, refine: int = 0) -> Answer:
     """The trained second order, refined by so many steps of subspace iteration."""
     posterior = inference.posterior(scores, x)
     _, directions = posterior.principal_components(COMPONENTS, refine, QUICK)
-    calls = torch.full((len(x),), 1 + refine * COMPONENTS, device=x.device)
-    return Leading(directions, calls, None if refine else posterior.covariance.trace())
+    calls = x.new_full((len(x),), 1 + refine * COMPONENTS)
+    if refine:
+        return Answer(calls, directions)
+    return Answer(calls, directions, posterior.covariance.trace(), posterior.covariance.clamp(posterior.floor)[0])
 
 
-def by_jacobian(scores: Scores, x: Tensor, generator: torch.Generator) -> Leading:
+def by_variances(scores: Scores, x: Tensor, generator: torch.Generator) -> Answer:
+    """The variances of the trained second order alone."""
+    variances = inference.posterior(scores, x).variance()
+    return Answer(x.new_ones(len(x)), trace=variances.sum(1), covariance=DiagonalPlusLowRank(variances))
+
+
+def by_jacobian(scores: Scores, x: Tensor, generator: torch.Generator) -> Answer:
     """The whole Jacobian of s1."""
     covariance = scores.sigma**4 * linalg.jacobian(scores.s1, x, rows=8)  # of 20 images at a time: 2 GiB on MNIST
     covariance.diagonal(dim1=1, dim2=2).add_(scores.sigma**2)
     _, vectors = torch.linalg.eigh(covariance)
     trace = covariance.diagonal(dim1=1, dim2=2).sum(1)
-    return Leading(vectors.flip(2)[:, :, :COMPONENTS], torch.full((len(x),), x.shape[1], device=x.device), trace)
+    return Answer(x.new_full((len(x),), x.shape[1]), vectors.flip(2)[:, :, :COMPONENTS], trace)
 
 
-def by_iteration(scores: Scores, x: Tensor, generator: torch.Generator) -> Leading:
+def by_iteration(scores: Scores, x: Tensor, generator: torch.Generator) -> Answer:
     """Subspace iteration on the denoiser, from a random start until it converges."""
     _, directions, calls = inference.denoiser_components(scores, x, COMPONENTS, generator=generator)
-    return Leading(directions, calls)
+    return Answer(calls, directions)
 
 
-METHODS: dict[str, Callable[[Scores, Tensor, torch.Generator], Leading]] = {
+def by_probes(scores: Scores, x: Tensor, generator: torch.Generator) -> Answer:
+    """Hutchinson's variances; those below a tenth of their mean in the image, where the estimate is mostly noise and
+    often negative, are raised to that. Products by differences, as `inference.denoiser_components` takes them, would
+    need less time and be less exact."""
+    covariance = inference.posterior_covariance(Jacobian(scores.s1, x), scores.sigma)
+    estimates, _ = linalg.hutchinson_diagonal(covariance, PROBES, generator)
+    smallest = (SMALLEST * estimates.mean(1, keepdim=True)).clamp(min=1e-6 * scores.sigma**2)
+    variances = DiagonalPlusLowRank(torch.maximum(estimates, smallest))
+    return Answer(x.new_full((len(x),), PROBES), None, estimates.sum(1), variances, (estimates <= 0).sum(1))
+
+
+METHODS: dict[str, Callable[[Scores, Tensor, torch.Generator], Answer]] = {
     "ours": by_head,
     "ours, refined once": partial(by_head, refine=1),
     "ours, refined twice": partial(by_head, refine=2),
     "Jacobian of s1": by_jacobian,
     "subspace iteration": by_iteration,
+    "ours, variances alone": by_variances,
+    f"Hutchinson, {PROBES} products": by_probes,
 }
 
 
@@ -87,7 +119,7 @@ def trained_on_digits(run: Path, world: distributed.World, overrides: list[str])
 
 
 def compare(folder: Path, count: int, device: torch.device, seed: int = 0, sigma: float | None = None) -> list[dict]:
-    """A row for each method.
+    """A row for each method, and one for the best single variance of all entries of all images.
 
     Args:
         folder: the run folder or checkpoint of a low-rank model; its data set must be at hand.
@@ -97,40 +129,61 @@ def compare(folder: Path, count: int, device: torch.device, seed: int = 0, sigma
         sigma: of a model of several noise levels.
 
     Returns:
-        rows with `images`, `method`, `captured_5`, `trace_ratio` (None where no trace is predicted), `calls` of the
-        network, a product with its Jacobian counted as one, and `milliseconds`, an image both.
+        rows with `images`, `noise`, `method`; and, None where a method does not say it, `captured_5`, `trace_ratio`,
+        `log_score` in nats an entry, `non_positive`, the share of variances that were raised because they were not,
+        `calls` of the network, a product with its Jacobian counted as one, and `milliseconds`, an image both.
     """
     scores, _, data = open_run(folder, device, count, sigma)
     generator = torch.Generator(device).manual_seed(seed)
+    dimension = math.prod(data.shape)
     batches = []
-    for p in evaluation.noisy_batches(data, scores.sigma, seed, batch_size=BATCH):
+    for p in evaluation.noisy_batches(data, scores.sigma, seed, batch_size=max(1, BATCH // max(784, dimension))):
         with torch.no_grad():
             mean = inference.posterior_mean(scores.s1(p.inputs), p.inputs, scores.sigma)
         batches.append((p.inputs, p.clean - mean))
-    energy = sum(float(residual.square().sum()) for _, residual in batches)
-    rows = []
+    residual = torch.cat([residual for _, residual in batches])
+    shared = {"images": len(data), "noise": scores.sigma}
+    rows: list[dict] = []
     for name, method in METHODS.items():
+        if method is by_jacobian and dimension > JACOBIAN_UP_TO:
+            continue
         method(scores, batches[0][0][:2], generator)  # what is done once is not counted
         start = time.perf_counter()
-        results = [method(scores, x, generator) for x, _ in batches]
-        calls = sum(float(leading.calls.sum()) for leading in results)  # waits for a GPU
+        answers = [method(scores, x, generator) for x, _ in batches]
+        calls = sum(float(answer.calls.sum()) for answer in answers)  # waits for a GPU
         seconds = time.perf_counter() - start
-        captured = traces = 0.0
-        for leading, (_, residual) in zip(results, batches, strict=True):
-            captured += float((leading.directions.mT @ residual[:, :, None]).square().sum())
-            traces += 0.0 if leading.trace is None else float(leading.trace.sum())
-        rows.append(
-            {
-                "images": len(data),
-                "noise": scores.sigma,
-                "method": name,
-                "captured_5": captured / energy,
-                "trace_ratio": energy / traces if traces else None,
-                "calls": calls / len(data),
-                "milliseconds": 1e3 * seconds / len(data),
-            }
-        )
-    return rows
+        measured = quality(answers, residual.split([len(x) for x, _ in batches]))
+        measured |= {"calls": calls / len(data), "milliseconds": 1e3 * seconds / len(data)}
+        rows.append({**shared, "method": name, **measured})
+    best = evaluation.isotropic_log_score(float(residual.square().mean()))
+    return [*rows, dict.fromkeys(rows[0]) | shared | {"method": "best isotropic", "log_score": best}]
+
+
+def quality(answers: list[Answer], residuals: Sequence[Tensor]) -> dict[str, float | None]:
+    """What the answers to batches are worth on the residuals of these, `(B, D)`: the columns of `compare`."""
+    energy = float(torch.cat([*residuals]).square().sum(1).mean())
+    parts = [of_images(answer, residual) for answer, residual in zip(answers, residuals, strict=True)]
+    means = {name: float(torch.cat([part[name] for part in parts]).mean()) for name in parts[0]}
+    return {
+        "captured_5": means["captured"] / energy if "captured" in means else None,
+        "trace_ratio": energy / means["trace"] if "trace" in means else None,
+        "log_score": means.get("log_score"),
+        "non_positive": means.get("non_positive"),
+    }
+
+
+def of_images(answer: Answer, residual: Tensor) -> dict[str, Tensor]:
+    """What an answer says of each image, `(B,)`, by name."""
+    values = {}
+    if answer.directions is not None:
+        values["captured"] = (answer.directions.mT @ residual[:, :, None]).square().sum((1, 2))
+    if answer.trace is not None:
+        values["trace"] = answer.trace
+    if answer.covariance is not None:
+        values["log_score"], _ = evaluation.log_score(residual, answer.covariance)
+    if answer.non_positive is not None:
+        values["non_positive"] = answer.non_positive / residual.shape[1]
+    return values
 
 
 def summarise(rows: list[dict]) -> str:
@@ -146,27 +199,34 @@ def summarise(rows: list[dict]) -> str:
         "method": "{}",
         "captured_5": "{:.3f}",
         "trace_ratio": "{:.3f}",
+        "log_score": "{:.3f}",
+        "non_positive": "{:.3f}",
     }
     columns |= {"calls": "{:.0f}", "milliseconds": "{:.2f}", "faster": "{:.1f}×"}
-    return table([row | {"faster": slowest[row["data"], row["noise"]] / row["milliseconds"]} for row in rows], columns)
+    timed = [row for row in rows if row["milliseconds"] is not None]
+    faster = {id(row): slowest[row["data"], row["noise"]] / row["milliseconds"] for row in timed}
+    return table([row | {"faster": faster.get(id(row))} for row in rows], columns)
 
 
 def main(arguments: list[str] | None = None) -> None:
     shared = {"seed": 0, "set": [], "device": None, "noise": [0.5]}
     parser = argument_parser("experiments.uncertainty", __doc__, run=Path("runs/uncertainty"), **shared)
-    parser.add_argument("--mnist", type=Path, default=Path("checkpoints/mnist"), help="run folder of MNIST")
-    parser.add_argument("--data", nargs="+", choices=("digits", "mnist"), default=["digits", "mnist"])
+    for name, title in (("mnist", "MNIST"), ("cifar10", "CIFAR-10")):
+        folder = Path("checkpoints") / name
+        parser.add_argument(f"--{name}", type=Path, default=folder, help=f"run folder of {title}")
+    parser.add_argument("--data", nargs="+", choices=("digits", "mnist", "cifar10"), default=["digits", "mnist"])
     parser.add_argument("--images", type=int, default=20, help="test images of each")
     args = parser.parse_args(arguments)
     world = distributed.join(args.device)
+    folders = {"mnist": args.mnist, "cifar10": args.cifar10}
     rows = []
     for name in args.data:
-        folder = trained_on_digits(args.run, world, args.overrides) if name == "digits" else args.mnist
-        for sigma in [0.5] if name == "digits" else args.noise:
+        folder = folders[name] if name in folders else trained_on_digits(args.run, world, args.overrides)
+        for sigma in args.noise if name in folders else [0.5]:
             measured = compare(folder, args.images, world.device, args.seed, sigma)
             rows += [{"data": name} | row for row in measured]
     print(summarise(rows))
-    settings = {"components": COMPONENTS, "batch": BATCH, "seed": args.seed, "mnist": args.mnist}
+    settings = {"components": COMPONENTS, "probes": PROBES, "seed": args.seed, **folders}
     print("written:", save_table(args.results / "uncertainty.csv", rows, settings, world.device))
 
 

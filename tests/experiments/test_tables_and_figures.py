@@ -11,6 +11,7 @@ import torch
 
 import datasets
 import experiments.all
+import linalg
 import models
 from configs import UserError
 from experiments import accuracy, mixing, publish, uncertainty
@@ -110,6 +111,27 @@ def test_comparison_counts_calls_and_captures_most_with_the_best_directions():
     assert rows["Jacobian of s1"]["calls"] == 64
     assert 0.3 < rows["ours"]["captured_5"] < 1
     assert rows["subspace iteration"]["captured_5"] == pytest.approx(rows["Jacobian of s1"]["captured_5"], abs=0.05)
+    assert rows["Hutchinson, 64 products"]["calls"] == 64
+    assert rows["ours, variances alone"]["trace_ratio"] == pytest.approx(rows["ours"]["trace_ratio"])
+    assert rows["ours, variances alone"]["log_score"] > rows["best isotropic"]["log_score"]
+    assert {name for name, row in rows.items() if row["log_score"] is None} == {
+        "ours, refined once", "ours, refined twice", "Jacobian of s1", "subspace iteration"
+    }  # fmt: skip
+
+
+def test_variances_by_probes_are_positive():
+    """Of a linear score, whose posterior covariance is `uuᵀ` and nearly nothing beside it: where u is small the
+    estimates are noise. Those below a tenth of their mean are raised to that."""
+    u, sigma = torch.tensor([0.3] * 10 + [0.01] * 30), 0.5
+    covariance = torch.outer(u, u) + 1e-5 * torch.eye(40)
+    scores = Scores(sigma, lambda x: x @ (covariance / sigma**4 - torch.eye(40) / sigma**2))
+    answer = uncertainty.by_probes(scores, torch.zeros(2, 40), torch.Generator().manual_seed(1))
+    exact = linalg.Dense(covariance.expand(2, -1, -1))
+    estimates, _ = linalg.hutchinson_diagonal(exact, 64, torch.Generator().manual_seed(1))
+    expected = torch.maximum(estimates, 0.1 * estimates.mean(1, keepdim=True))
+    torch.testing.assert_close(answer.covariance.diagonal(), expected, rtol=0, atol=1e-6)
+    assert answer.non_positive.tolist() == (estimates <= 0).sum(1).tolist()
+    assert (answer.non_positive > 5).all()
 
 
 def test_published_checkpoint_is_small_and_the_same(tmp_path):
