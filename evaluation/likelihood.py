@@ -35,10 +35,15 @@ def log_score(residual: Tensor, covariance: SymmetricMatrix) -> tuple[Tensor, Te
 
     Raises:
         NotImplementedError: where C is known by its products alone.
-        ValueError: where C cannot be taken as positive definite.
+        ValueError: where C cannot be taken as positive definite, or r is not B vectors of D entries.
 
     Source: Gneiting and Raftery, *Strictly proper scoring rules*, J. Am. Stat. Assoc. 2007.
     """
+    expected = len(covariance), covariance.dimension
+    if residual.shape != expected:
+        raise ValueError(
+            f"residual has shape {tuple(residual.shape)}; {expected} is expected, a vector for each matrix"
+        )
     white, logdet = covariance.whiten(residual)
     dimension = residual.shape[1]
     return -(white.square().sum(1) + logdet + dimension * math.log(2 * math.pi)) / (2 * dimension), white
@@ -55,7 +60,13 @@ def isotropic_log_score(mse: float) -> float:
 
 def ks_distance(values: Tensor) -> float:
     """The Kolmogorov–Smirnov distance of a sample, of any shape, to the standard normal distribution: the largest
-    difference of the two distribution functions, from 0 to 1; by chance alone about 0.9/√n for n values."""
+    difference of the two distribution functions, from 0 to 1; by chance alone about 0.9/√n for n values.
+
+    Raises:
+        ValueError: where there is no value.
+    """
+    if not values.numel():
+        raise ValueError("values are empty; one at least is expected")
     at_values = torch.special.ndtr(values.flatten().sort().values)
     steps = torch.linspace(0, 1, len(at_values) + 1, dtype=torch.float64).to(at_values)
     return float(torch.maximum(at_values - steps[:-1], steps[1:] - at_values).max())

@@ -441,6 +441,14 @@ NUMBERS: dict[str, Case] = {
 }
 
 EVALUATIONS: dict[str, Case] = {
+    "log score: residuals of another shape": (
+        lambda: evaluation.log_score(torch.zeros(3, 4), DiagonalPlusLowRank(torch.ones(3, 5))),
+        "residual has shape (3, 4); (3, 5) is expected, a vector for each matrix",
+    ),
+    "Kolmogorov-Smirnov distance of nothing": (
+        lambda: evaluation.ks_distance(torch.zeros(0)),
+        "values are empty; one at least is expected",
+    ),
     "effective_sample_size: two axes": (
         lambda: evaluation.effective_sample_size(torch.zeros(10, 2)),
         "a chain of shape (10, 2); a tensor (steps, B, D) is expected",
