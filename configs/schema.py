@@ -132,9 +132,19 @@ class ModelConfig(Section):
     taper: dict[Annotated[float, BeforeValidator(_number), Field(gt=0)], Count] | None = Field(
         None, description="Columns of the factor by the range in pixels of their taper, .inf for none; network: unet."
     )
+    taper_learned: StrictBool = Field(False, description="The finite ranges of taper are where learned ones begin.")
+    orthogonal: StrictBool = Field(False, description="Columns without tapers are made orthogonal; for loss: nppc.")
     denoiser: StrictStr | None = Field(
-        None, description="Run folder of a trained s1 of the same network: the second order is trained on it, frozen."
+        None,
+        description="Run folder of a trained s1 of the same network: the second order is trained on it, frozen, or on "
+        "a trunk: shared that begins from it.",
     )
+    second_order: Literal["begun", "fresh", "features"] = Field(
+        "begun",
+        description="Of network: unet on separate trunks: a network begun from the weights of denoiser, one of fresh "
+        "weights, or a small one on the denoiser's features.",
+    )
+    covariance_positions: StrictBool = Field(True, description="false: no position map in the second order's network.")
     ema: StrictBool = Field(False, description="Keep an exponential moving average of the weights.")
     ema_rate: Annotated[Number, Field(ge=0, lt=1)] = Field(0.999, description="Its decay a step.")
     ema_ramp: StrictBool = Field(False, description="Decay (1 + i)/(10 + i) at update i, as long as that is less.")
@@ -142,6 +152,11 @@ class ModelConfig(Section):
     sigma_end: Number = unused(0.01)
     num_classes: StrictInt = unused(1)
     batch_norm: StrictBool = unused(False)
+
+    @property
+    def frozen(self) -> bool:
+        """Whether s1 is that of another run and not trained."""
+        return self.denoiser is not None and self.trunk == "separate"
 
 
 class DataConfig(Section):
@@ -227,6 +242,14 @@ class Config(Section):
             raise ValueError(f"model.denoiser is given and model.network is {self.model.network}; unet is expected")
         if self.model.taper is not None and (columns := sum(self.model.taper.values())) != self.rank:
             raise ValueError(f"model.taper has {columns} columns and rank is {self.rank}; make them equal")
+        if self.model.taper_learned and self.model.taper is None:
+            raise ValueError("model.taper_learned is true and model.taper is not given; say where the ranges begin")
+        if self.model.orthogonal and self.model.taper is not None:
+            raise ValueError("model.orthogonal is true and model.taper is given; tapered columns cannot be orthogonal")
+        if self.loss == "nppc" and not (self.model.orthogonal and self.model.network == "unet"):
+            raise ValueError("loss is nppc; model.network: unet and model.orthogonal: true are expected")
+        if self.model.second_order == "features" and self.model.trunk == "shared":
+            raise ValueError("model.second_order is features and model.trunk is shared; separate is expected")
         head = HEADS.get(self.runner or "")
         if head is not None and head != self.model.head:
             self.model = self.model.model_copy(update={"head": head})

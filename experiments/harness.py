@@ -8,6 +8,7 @@ import platform
 import statistics
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ __all__ = [
     "open_run",
     "over_seeds",
     "print_progress",
+    "read_table",
     "run",
     "save_figure",
     "save_table",
@@ -54,8 +56,8 @@ SHARED: dict[str, dict[str, Any]] = {
 """The arguments that several experiments have."""
 
 NAMES = {"dsm": "d2sm", "dsm_vr": "d2sm_vr", "jacobian": "jacobian matching"}
-SECOND_ORDER = {NAMES.get(name, name): name for name in OBJECTIVES[2]}
-"""The objectives of both orders, by the names that tables and pictures give them."""
+SECOND_ORDER = {NAMES.get(name, name): name for name, objective in OBJECTIVES[2].items() if not objective.orthogonal}
+"""The objectives of both orders for any s2, by the names that tables and pictures give them."""
 
 
 def argument_parser(module: str, description: str | None, **defaults: Any) -> argparse.ArgumentParser:
@@ -237,6 +239,19 @@ def save_table(path: Path, rows: list[dict], settings: dict, device: torch.devic
         writer.writeheader()
         writer.writerows(rows)
     return path
+
+
+def read_table(path: Path) -> list[dict]:
+    """The rows that `save_table` wrote: numbers as such, and None where there is nothing."""
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+    return [{key: _value(text) for key, text in row.items()} for row in csv.DictReader(lines)]
+
+
+def _value(text: str) -> int | float | str | None:
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text or None
 
 
 def save_figure(path: Path, figure: Figure) -> Path:

@@ -6,6 +6,7 @@ from linalg.functions import apply_by_eigenvectors, phi
 from linalg.jacobians import Jacobian, hutchinson_diagonal, jacobian, jacobian_product, jacobian_rows
 from linalg.krylov import block_krylov, block_lanczos, conjugate_gradients, lanczos, subspace_iteration
 from linalg.matrix import SymmetricMatrix
+from linalg.orthogonal import orthogonal_columns
 from linalg.solves import logdet_estimate, solve_by_products
 from linalg.tapered import TaperedLowRank
 
@@ -26,6 +27,7 @@ __all__ = [
     "jacobian_rows",
     "lanczos",
     "logdet_estimate",
+    "orthogonal_columns",
     "phi",
     "solve_by_products",
     "subspace_iteration",

@@ -4,18 +4,19 @@ A new objective is one entry of `OBJECTIVES`; the configuration's choices, the r
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor
 
 from linalg import SymmetricMatrix
 from losses.first_order import dsm, dsm_vr
 from losses.perturbation import Perturbation, perturb
+from losses.principal_components import nppc
 from losses.second_order import d2sm, d2sm_centered, d2sm_centered_vr, d2sm_vr, jacobian_matching
 
-__all__ = ["OBJECTIVES", "OBJECTIVE_NAMES", "PROBES", "Objective", "trace_weight"]
+__all__ = ["OBJECTIVES", "OBJECTIVE_NAMES", "PROBES", "Objective", "centered_and_jacobian", "trace_weight"]
 
-JACOBIAN_WEIGHT = 10.0
 POINTS = ("plus", "minus", "clean")
 
 
@@ -32,6 +33,8 @@ class Objective:
         probes: what the probes are, a name in `PROBES`, or None. Signs have v_i² = 1: `vᵀMv` tells of the diagonal of M
             no more than its trace.
         weighted: L2's points are weighted by `trace_weight`.
+        orthogonal: L2 is for an s2 of orthogonal columns (`model.orthogonal`), and takes `progress`, the share of the
+            training that is done.
         published: w is the factor of the published runner; 1 otherwise.
     """
 
@@ -41,12 +44,17 @@ class Objective:
     s2_points: tuple[str, ...] = ()
     probes: str | None = None
     weighted: bool = False
+    orthogonal: bool = False
     published: bool = False
 
     @property
     def evaluations(self) -> int:
         """Of the network for each point of a batch; a product with the Jacobian counts two."""
         return len(self.points) + 2 * (self.probes is not None)
+
+    def on_frozen_denoiser(self) -> "Objective":
+        """The same for s2, where s1 is not trained: it is needed only where s2 is, and L1 is measured by `dsm`."""
+        return replace(self, first_order=dsm, points=self.points[: len(self.s2_points)])
 
     def perturb(self, clean: Tensor, sigma: float | Tensor, noise: Tensor | None = None) -> Perturbation:
         """The batch `(B, D)`, perturbed for the points of this objective; see `losses.perturb`."""
@@ -65,7 +73,7 @@ class Objective:
         *,
         weight: Tensor | None = None,
         unit: Tensor | None = None,
-        **probes: Tensor,
+        **needs: Any,
     ) -> dict[str, Tensor]:
         """The scalars of one step.
 
@@ -77,8 +85,8 @@ class Objective:
             weight: of each point of s2, where `weighted`.
             unit: where σ differs from point to point, `u = σ⁴/v` `(B, 1)`, v a variance of the size of Cov[x|x̃]: the
                 sum is then `w · u·L1 + u²·L2`, alike at every σ.
-            probes: `probe` and `product`, `∇s1 probe` or `(∇s1)ᵀ probe` (the Jacobian of a true score is symmetric, and
-                so is the s2 that is matched to it), where there are probes.
+            needs: `probe` and `product`, `∇s1 probe` or `(∇s1)ᵀ probe` (the Jacobian of a true score is symmetric, and
+                so is the s2 that is matched to it), where there are probes; `progress`, where it is `orthogonal`.
 
         Returns:
             `loss`, to be minimised; and of both orders `first_order`, in units of 1/σ², and `second_order`, of 1/σ⁴,
@@ -96,7 +104,7 @@ class Objective:
         if level is not None:
             on_s2 = level.square().repeat(len(self.s2_points))
             weight = on_s2 if weight is None else weight * on_s2
-        second = self.second_order(s1, s2, p, weight, **probes)
+        second = self.second_order(s1, s2, p, weight, **needs)
         factor = first_order_weight if self.published else 1
         scaled = first if unit is not None else first / p.sigma**2
         return {"loss": factor * scaled + second, "first_order": first, "second_order": second}
@@ -143,7 +151,7 @@ def _of_each_point(values: float | Tensor, count: int) -> float | Tensor:
     return values.flatten().repeat(count // len(values))
 
 
-def signs(normal: Tensor, s2: SymmetricMatrix, e: Tensor) -> Tensor:
+def signs(normal: Tensor, covariance: SymmetricMatrix, e: Tensor) -> Tensor:
     """±1: every direction alike."""
     return normal.sign()
 
@@ -173,12 +181,18 @@ def _jacobian(
     return jacobian_matching(s2, probe, product, weight)
 
 
-def _centered_and_jacobian(
-    s1: Tensor, s2: SymmetricMatrix, p: Perturbation, weight: Tensor | None, probe: Tensor, product: Tensor
+def centered_and_jacobian(
+    s1: Tensor,
+    s2: SymmetricMatrix,
+    p: Perturbation,
+    weight: Tensor | None,
+    probe: Tensor,
+    product: Tensor,
+    jacobian_weight: float = 10.0,
 ) -> Tensor:
     """Both kinds of target: the residual knows of the denoiser's error, the probe has no noise."""
     centered = d2sm_centered(s1, s2, p, weight)
-    return centered + JACOBIAN_WEIGHT * jacobian_matching(s2, probe, product, weight) / probe.shape[1]
+    return centered + jacobian_weight * jacobian_matching(s2, probe, product, weight) / probe.shape[1]
 
 
 OBJECTIVES: dict[int, dict[str, Objective]] = {
@@ -192,9 +206,12 @@ OBJECTIVES: dict[int, dict[str, Objective]] = {
         "centered": Objective(dsm, d2sm_centered, s2_points=("plus",), weighted=True),
         "centered_vr": Objective(dsm_vr, d2sm_centered_vr, points=POINTS, s2_points=POINTS, weighted=True),
         "jacobian": Objective(dsm_vr, _jacobian, points=("plus", "clean"), s2_points=("plus",), probes="signs"),
+        "jacobian_predicted": Objective(dsm, _jacobian, s2_points=("plus",), probes="predicted"),
+        "jacobian_residual": Objective(dsm, _jacobian, s2_points=("plus",), probes="residual"),
         "centered_jacobian": Objective(
-            dsm, _centered_and_jacobian, s2_points=("plus",), probes="predicted", weighted=True
+            dsm, centered_and_jacobian, s2_points=("plus",), probes="predicted", weighted=True
         ),
+        "nppc": Objective(dsm, nppc, s2_points=("plus",), orthogonal=True),
     },
 }
 """By the highest order that is trained, and by the name in the configuration (`loss`)."""

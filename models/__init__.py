@@ -1,6 +1,8 @@
 """Score networks and second-order heads, the scores they give, and the checkpoints they are kept in."""
 
-from models.conditional import ConditionalNetworks, CovarianceNetwork, Denoiser, variance_scale
+from models.conditional import ConditionalNetworks, FeatureNetworks, SharedConditionalNetwork
+from models.covariance import CovarianceNetwork
+from models.denoiser import Denoiser, variance_scale
 from models.loading import load, take_denoiser
 from models.mlp import MLP
 from models.networks import NETWORK_NAMES, NETWORKS, Networks, SeparateNetworks, SharedNetwork, build, check_network
@@ -18,12 +20,14 @@ __all__ = [
     "DDPMUNet",
     "Denoiser",
     "DiagonalHead",
+    "FeatureNetworks",
     "LowRankHead",
     "Networks",
     "RefineNet",
     "ScoreModel",
     "Scores",
     "SeparateNetworks",
+    "SharedConditionalNetwork",
     "SharedNetwork",
     "UNet",
     "build",

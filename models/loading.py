@@ -67,7 +67,7 @@ def _run_folder(path: Path) -> Path:
 
 
 def take_denoiser(network: ConditionalNetworks, model: ScoreModel) -> None:
-    """Copies a trained denoiser into networks that have a covariance, whose network begins from the same weights.
+    """Copies a trained denoiser into networks that have a covariance, which begins from it where they say so.
 
     Args:
         network: `ConditionalNetworks`.
@@ -80,8 +80,7 @@ def take_denoiser(network: ConditionalNetworks, model: ScoreModel) -> None:
     try:
         if trained is None or network.covariance is None:
             raise RuntimeError
-        network.denoiser.load_state_dict(trained.state_dict())
-        network.covariance.begin_from(trained)
+        network.begin_from(trained)
     except RuntimeError as error:
         raise UserError("model.denoiser: not a run of the same model.network: unet and model.unet") from error
 

@@ -6,14 +6,16 @@ the level that they were made for.
 
 import math
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from configs import Config, UserError
 from linalg import DiagonalPlusLowRank
-from models.conditional import ConditionalNetworks, CovarianceNetwork, Denoiser, Level, begin_last_layer
+from models.conditional import ConditionalNetworks, FeatureNetworks, SharedConditionalNetwork
+from models.covariance import CovarianceHead, CovarianceNetwork, FeatureCovariance, begin_last_layer
+from models.denoiser import Denoiser, Level
 from models.mlp import MLP
 from models.refinenet import RefineNet
 from models.second_order import DiagonalHead, LowRankHead, second_order_score, windows
@@ -158,21 +160,34 @@ def build(config: Config, shape: tuple[int, ...]) -> Networks:
 
 
 def _conditional(config: Config, shape: tuple[int, int, int], rank: int) -> ConditionalNetworks:
-    """A preconditioned U-Net for s1, and one for the covariance."""
+    """A preconditioned U-Net for s1, and the covariance in the arrangement that the configuration names."""
     model, channels = config.model, shape[0]
     mean, std = config.data.mean, config.data.std
     if mean is None or std is None:
         raise UserError("data.mean and data.std: those of the training data are expected, for model.network: unet")
 
-    def network(inputs: int, outputs: int) -> UNet:
-        return UNet(inputs * channels, shape[1:], outputs * channels, **model.unet.model_dump())
+    def network(inputs: int, outputs: int, **changes: Any) -> UNet:
+        return UNet(inputs, shape[1:], outputs * channels, **(model.unet.model_dump() | changes))
 
-    denoiser = Denoiser(network(1, 1), shape, mean, std)
-    if model.head == "none":
+    second_order = model.head != "none"
+    shared = second_order and model.trunk == "shared"
+    denoiser = Denoiser(network(channels, 2 + rank if shared else 1), shape, mean, std)
+    if not second_order:
         return ConditionalNetworks(denoiser)
     ranges = None
     if rank and model.taper is not None:
         ranges = torch.tensor([reach for reach, columns in model.taper.items() for _ in range(columns)])
-    covariance = CovarianceNetwork(network(2, 1 + rank), shape, mean, std, ranges)
-    begin_last_layer(covariance.network, channels)
-    return ConditionalNetworks(denoiser, covariance, frozen=model.denoiser is not None)
+    head = CovarianceHead(shape, std, ranges, model.taper_learned, model.orthogonal)
+    if shared:
+        begin_last_layer(denoiser.network, channels, before=channels)
+        return SharedConditionalNetwork(denoiser, head)
+    positions = model.unet.positions and model.covariance_positions
+    if model.second_order == "features":
+        width = model.unet.widths[0]
+        small = network(width, 1 + rank, widths=[width], blocks=1, attention=0, positions=positions)
+        begin_last_layer(small, channels)
+        return FeatureNetworks(denoiser, FeatureCovariance(small, head), model.frozen)
+    own = network(2 * channels, 1 + rank, positions=positions)
+    begin_last_layer(own, channels)
+    covariance = CovarianceNetwork(own, head, mean)
+    return ConditionalNetworks(denoiser, covariance, model.frozen, begun=model.second_order == "begun")

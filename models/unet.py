@@ -339,7 +339,8 @@ class UNet(nn.Module):
 
     Shape:
         x `(B, in_channels, H, W)`, c `(B,)` or one tensor for all, `()`; output `(B, out_channels, H, W)`, of the
-        input's type under autocast too.
+        input's type under autocast too. `with_features` gives beside it the features `(B, widths[0], H, W)` that the
+        last norm and convolution make it of.
 
     Under autocast take derivatives backwards (`vjp`): torch's forward mode does not carry a norm's bfloat16.
 
@@ -386,7 +387,9 @@ class UNet(nn.Module):
         nn.init.normal_(self.conv_out.weight, std=last_scale / math.sqrt(9 * width))
         nn.init.constant_(cast(Tensor, self.conv_out.bias), 0)
 
-    def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, c: Tensor | None = None, with_features: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
         embedded = None
         if self.embed is not None:
             if c is None:
@@ -400,7 +403,8 @@ class UNet(nn.Module):
                 )
             h = h + self.positions.to(h.dtype)
         h = cut(self._trunk(pad_to_multiple(h, self.multiple), embedded), *x.shape[2:])
-        return self._head(h, embedded).to(x.dtype)
+        out = self._head(h, embedded).to(x.dtype)
+        return (out, h.to(x.dtype)) if with_features else out
 
     def _trunk(self, h: Tensor, embedded: Tensor | None) -> Tensor:
         kept = []

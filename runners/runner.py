@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 import datasets
-import linalg
 import losses
 import models
 from configs import Config, UserError
@@ -74,6 +73,8 @@ class Runner(Generic[Data]):
         if config.model.head == "low_rank" and config.rank > size:
             raise UserError(f"rank: {config.rank} columns for points of {size} values; at most {size} is allowed")
         self.objective = known[config.loss]
+        if self.order == 2 and config.model.frozen:
+            self.objective = self.objective.on_frozen_denoiser()
 
     # --- what a runner adds ---
 
@@ -191,10 +192,11 @@ class Runner(Generic[Data]):
         """
         objective, sigma = self.objective, state.draw_levels()
         p = objective.perturb(clean, sigma, noise)
-        along = objective.probes if objective.probes != "signs" else None
-        inputs = p.inputs.requires_grad_() if along else p.inputs
+        inputs = p.inputs.requires_grad_() if objective.probes else p.inputs
         s1, s2 = state.scores(inputs, p.levels, objective.rows(p))
-        needs = {}
+        needs: dict[str, Any] = {}
+        if objective.orthogonal:
+            needs["progress"] = state.progress
         if isinstance(sigma, Tensor):
             assert self.config.data.std is not None  # measured when the run was made
             needs["unit"] = sigma**4 / models.variance_scale(sigma, self.config.data.std)
@@ -203,28 +205,28 @@ class Runner(Generic[Data]):
             needs["weight"] = losses.trace_weight(s2, sigma, needs.get("unit"), pool)
         if objective.probes and s2 is not None:
             needs |= self._probes(state, p, inputs, s1, s2)
-        if self.config.model.denoiser is not None:
+        if self.config.model.frozen:
             s1 = s1.detach()
         return objective(p, s1, s2, self.first_order_weight, **needs)
 
     def _probes(
         self, state: TrainingState, p: Perturbation, inputs: Tensor, s1: Tensor, s2: SymmetricMatrix
     ) -> dict[str, Tensor]:
-        """Probes of the objective, and the products of ∇s1 with them at the noisy points."""
+        """Probes of the objective, and the products of ∇s1, transposed, with them at the noisy points.
+
+        They come backwards through the evaluation that is there already, whatever the probe: one pass, where a product
+        forwards evaluates s1 again beside its derivative; and it can look at s1 and s2 before it chooses the probe. The
+        Jacobian of a true score is symmetric.
+        """
         normal = state.draw(torch.randn, p.clean.shape[1])
-        kind = cast(str, self.objective.probes)
-        at_noisy = p.at("plus", s1)
-        if kind == "signs":
-            probe = normal.sign()
-            x = p.at("plus", p.inputs)
-            product = linalg.jacobian_product(lambda x: state.network.first_order(x, p.sigma), x, probe[:, :, None])
-            return {"probe": probe, "product": product[:, :, 0]}
         with torch.no_grad():
             covariance = p.sigma**4 * p.at("plus", s2).detach() + p.sigma**2
-            probe = losses.PROBES[kind](normal, covariance, p.noise + p.sigma * at_noisy)
-        trained = self.config.model.denoiser is None
-        (product,) = torch.autograd.grad(s1, inputs, probe, retain_graph=trained)
-        return {"probe": probe, "product": product}
+            e = p.noise + p.sigma * p.at("plus", s1)
+            probe = losses.PROBES[cast(str, self.objective.probes)](normal, covariance, e)
+        at_noisy = p.at("plus", s1)
+        trained = not self.config.model.frozen
+        (product,) = torch.autograd.grad(at_noisy, inputs, probe, retain_graph=trained)
+        return {"probe": probe, "product": p.at("plus", product)}
 
     def _batch_mean(self, values: Tensor) -> Tensor:
         return self.world.mean(values.mean())

@@ -134,6 +134,11 @@ class TrainingState:
         return config.lr * rising * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
 
     @property
+    def progress(self) -> float:
+        """The share of `max_steps` that is done; 1 where no end is given."""
+        return 1.0 if self.config.max_steps is None else min(1.0, self.step / self.config.max_steps)
+
+    @property
     def averaged(self) -> Networks:
         """The networks with their averaged weights, where there are any."""
         return self.network if self.average is None else cast(Networks, self.average.module)
@@ -183,7 +188,7 @@ class TrainingState:
             log.warning("the checkpoint is from %s: on %s other noise is drawn from here on", device, self.device)
 
     def begin(self) -> None:
-        """Takes the frozen denoiser, where the configuration names one, and begins the second order from its weights.
+        """Takes the denoiser that the configuration names, if any, and begins the second order as it says.
 
         Raises:
             UserError: where it can't be read or is not of the same network.

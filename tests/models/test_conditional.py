@@ -9,6 +9,7 @@ import models
 from configs import Config, UserError
 from linalg import DiagonalPlusLowRank, TaperedLowRank
 from models import ConditionalNetworks, variance_scale
+from models.covariance import CovarianceHead
 
 close = torch.testing.assert_close
 SHAPE = (1, 8, 8)
@@ -111,6 +112,48 @@ def test_the_second_order_begins_from_the_denoiser():
     assert (own["conv_in.weight"][:, 1:] == 0).all()
     assert not any(weight.requires_grad for weight in network.denoiser.parameters())
     assert all(weight.requires_grad for weight in network.covariance.parameters())
+
+
+@pytest.mark.parametrize("options", [{"second_order": "features"}, {"trunk": "shared"}, {"second_order": "fresh"}])
+def test_other_arrangements_take_the_denoiser_and_begin_small(options):
+    """Of scores that are those of the denoiser, and a covariance of small variances, at first."""
+    torch.manual_seed(0)
+    trained = models.build(config("UnetDSMRunner"), SHAPE)
+    with torch.no_grad():
+        for weight in trained.parameters():
+            weight.add_(0.1 * torch.randn_like(weight))
+    network = networks(denoiser="a folder", taper={2.0: 3, math.inf: 1}, **options)
+    models.take_denoiser(network, models.score_model(trained, config("UnetDSMRunner"), SHAPE))
+    x, sigma = points(), torch.tensor([[0.02], [0.3], [5.0]])
+    s1, s2 = network(x, sigma)
+    close(s1, trained(x, sigma)[0])
+    close(s1, network.first_order(x, sigma))
+    close(network(x, sigma, rows=2)[1].dense(), s2.dense()[:2], rtol=1e-4, atol=1e-2)
+    variances = (sigma**4 * s2 + sigma**2).diagonal() / variance_scale(sigma, STD)
+    close(variances, torch.full_like(variances, math.log1p(math.exp(-3))), rtol=0.1, atol=0)
+    frozen = [not weight.requires_grad for weight in network.denoiser.parameters()]
+    assert not any(frozen) if "trunk" in options else all(frozen)
+
+
+def test_learned_ranges_have_the_gradient_of_the_dense_matrix():
+    ranges = torch.tensor([2.0, 2.0, 4.0, math.inf], dtype=torch.float64)
+    head = CovarianceHead(SHAPE, STD, ranges, learned=True).double()
+    outputs = torch.randn(2, 5, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    covariance = head(outputs, 0.3)
+    assert covariance.ranges.tolist() == pytest.approx(ranges.tolist())
+    v = torch.linspace(-1, 1, 64, dtype=torch.float64).expand(2, -1)
+    value = covariance.squared_norm().sum() + covariance.quadratic(v).sum()
+    (gradient,) = torch.autograd.grad(value, head.log_ranges)
+    log_ranges = ranges[:3].log().requires_grad_()
+    rows, columns = torch.arange(64) // 8, torch.arange(64) % 8
+    squared = (rows[:, None] - rows).square() + (columns[:, None] - columns).square()
+    tapers = [(-squared / (2 * (2 * one).exp())).exp() for one in log_ranges] + [torch.ones(64, 64)]
+    beta = covariance.beta.detach()
+    dense = torch.diag_embed(covariance.alpha.detach())
+    for i, taper in enumerate(tapers):
+        dense = dense + taper * (beta[:, :, i, None] @ beta[:, None, :, i])
+    dense_value = dense.square().sum() + torch.einsum("bi,bij,bj->", v, dense, v)
+    close(gradient, torch.autograd.grad(dense_value, log_ranges)[0])
 
 
 def test_another_network_is_refused():

@@ -84,27 +84,56 @@ def test_both_orders_at_once(command, loss):
     assert first_orders(done.stdout)[-1] < first_orders(done.stdout)[0]
 
 
-def test_a_resumed_run_takes_the_same_steps(command, denoiser, tmp_path, monkeypatch):
-    """Learning rates, levels, noise and probes: 7 steps and 7 more are 14, to the bit."""
-    options = [*SECOND, "--set", f"model.denoiser={denoiser}", "--set", "checkpoint_minutes=0"]
+ARRANGEMENTS = {
+    "begun": (),
+    "fresh": ("model.second_order=fresh", "loss=jacobian", "model.covariance_positions=false"),
+    "features": ("model.second_order=features", "loss=jacobian_residual"),
+    "shared": ("model.trunk=shared",),
+    "learned tapers": ("model.taper_learned=true", "loss=centered"),
+    "nppc": ("model.taper=null", "model.orthogonal=true", "loss=nppc"),
+}
+
+
+@pytest.mark.parametrize("arrangement", ARRANGEMENTS)
+def test_a_resumed_run_takes_the_same_steps(command, denoiser, tmp_path, monkeypatch, arrangement):
+    """Learning rates, levels, noise and probes: 3 steps and 3 more are 6, to the bit; and the frozen denoiser stays."""
+    changes = (*ARRANGEMENTS[arrangement], f"model.denoiser={denoiser}", "checkpoint_minutes=0", "max_steps=6")
+    options = [*SECOND, *(part for text in changes for part in ("--set", text))]
     assert command(*options, "--doc", "whole").returncode == 0
     folder = tmp_path / "runs/logs/whole_rank4"
     whole = checkpoint.read(folder / "ckpt/checkpoint.pth")
     half = tmp_path / "runs/logs/half_rank4"
 
-    def stop_at_seven(state: dict, path: Path, keep: Path | None = None) -> None:
+    def stop_at_three(state: dict, path: Path, keep: Path | None = None) -> None:
         write(state, path, keep)
-        if state["step"] == 7:
+        if state["step"] == 3:
             raise KeyboardInterrupt
 
     write = checkpoint.write
-    monkeypatch.setattr(checkpoint, "write", stop_at_seven)
+    monkeypatch.setattr(checkpoint, "write", stop_at_three)
     assert command(*options, "--doc", "half").returncode == 130
     monkeypatch.setattr(checkpoint, "write", write)
     done = command("--runner", "LowRankHybridRunner", "--doc", "half", "--resume_training", "--device", "cpu")
     assert "resuming from" in done.stdout
     resumed = checkpoint.read(half / "ckpt/checkpoint.pth")
-    assert resumed["step"] == whole["step"] == 14
+    assert resumed["step"] == whole["step"] == 6
     for part in ("model", "ema"):
         for name, value in whole[part].items():
             assert torch.equal(value, resumed[part][name]), name
+    frozen = models.load(denoiser).network.state_dict()
+    kept = [torch.equal(value, whole["model"][name]) for name, value in frozen.items() if "conv_out" not in name]
+    assert all(kept) if arrangement != "shared" else not any(kept)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["model.second_order=features", "model.trunk=shared"], "second_order is features and model.trunk is shared"),
+        (["loss=nppc"], "loss is nppc; model.network: unet and model.orthogonal: true are expected"),
+        (["model.orthogonal=true"], "model.orthogonal is true and model.taper is given"),
+        (["model.taper_learned=true", "model.taper=null"], "model.taper_learned is true and model.taper is not given"),
+    ],
+)
+def test_what_does_not_go_together(changes, message):
+    with pytest.raises(configs.UserError, match=message):
+        configs.load(configs.find("mnist.yml"), changes, runner="LowRankHybridRunner")
