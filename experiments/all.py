@@ -18,6 +18,7 @@ FULL: dict[str, list[list[str]]] = {
     "variance": [[]],
     "objectives": [["--data", "digits"]],
     "uncertainty": [[]],
+    "second_order": [[]],
     "mixing": [["--share", "0.25", "--image-grid", "0.1", "0.3", "0.6", "1.0"]],
     "ellipses": [[]],
     "diagonals": [[]],
@@ -30,7 +31,7 @@ FULL: dict[str, list[list[str]]] = {
 """For each experiment and benchmark, the arguments of each call of it."""
 
 NEEDED = {
-    "mnist_low_rank_shared.yml": {"uncertainty", "mixing", "diagonals", "components", "trajectories"},
+    "mnist_low_rank_shared.yml": {"uncertainty", "second_order", "mixing", "diagonals", "components", "trajectories"},
     "cifar10_diagonal_shared.yml": {"diagonals"},
 }
 """Configurations whose data the full settings need, and the experiments that need them."""
@@ -44,6 +45,7 @@ QUICK: dict[str, list[list[str]]] = {
     "variance": [["--steps", "600", "--run", f"{RUN}/variance"]],
     "objectives": [["--noise", "0.5", "--seeds", "0", "--set", "max_steps=300", "--run", f"{RUN}/objectives"]],
     "uncertainty": [["--data", "digits", "--set", "max_steps=500", "--run", f"{RUN}/uncertainty"]],
+    "second_order": [["--data", "digits", "--minutes", "0.03", "--run", f"{RUN}/second_order"]],
     "mixing": [["--targets", "normal_2", "normal_50", "gaussians", "images", "--images", DIGITS, "--share", "0.1"]],
     "ellipses": [["--steps", "1000", "--run", f"{RUN}/ellipses"]],
     "diagonals": [["--data", "digits", "--noise", "0.3", "1.0", "--steps", "400", "--run", f"{RUN}/diagonals"]],

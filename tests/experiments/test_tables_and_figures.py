@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
+import configs
 import datasets
 import experiments.all
 import linalg
 import models
 from configs import UserError
-from experiments import accuracy, mixing, publish, uncertainty
+from experiments import accuracy, mixing, publish, second_order, uncertainty
 from models import Scores
 
 ROOT = Path(__file__).parents[2]
@@ -25,6 +26,7 @@ SMALLEST = {
     "variance": "--steps 20",
     "objectives": "--noise 0.5 --seeds 0 --methods jacobian centered --set max_steps=10 --set model.ngf=8",
     "uncertainty": "--data digits --images 20 --set max_steps=10 --set model.ngf=8",
+    "second_order": "--data digits --minutes 0.002 --images 20 --only begun 'both targets, 3' 'subspace iteration'",
     "mixing": f"--targets normal_2 images --images {DIGITS} --share 0.05 --chains 4 --grid 0.5",
     "ellipses": "--steps 20 --densities gaussians",
     "diagonals": "--data digits --noise 0.5 --steps 10",
@@ -36,6 +38,7 @@ WRITES = {
     "variance": {"variance.csv", "variance.png"},
     "objectives": {"objectives_digits.csv"},
     "uncertainty": {"uncertainty.csv"},
+    "second_order": {"second_order_digits.csv"},
     "mixing": {"mixing.csv", "mixing.png"},
     "ellipses": {"ellipses.png"},
     "diagonals": {"diagonals.csv", "diagonals_digits.png"},
@@ -132,6 +135,23 @@ def test_variances_by_probes_are_positive():
     torch.testing.assert_close(answer.covariance.diagonal(), expected, rtol=0, atol=1e-6)
     assert answer.non_positive.tolist() == (estimates <= 0).sum(1).tolist()
     assert (answer.non_positive > 5).all()
+
+
+def test_a_variant_that_the_table_has_is_not_trained_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    row = dict.fromkeys(("images", *second_order.COLUMNS)) | {"noise": 0.5, "minutes": 0.1, "seed": 0}
+    calls = []
+    monkeypatch.setattr(second_order, "row_of", lambda name, *rest: calls.append(name) or row | {"variant": name})
+    call = ["--minutes", "0.1", "--only"]
+    second_order.main([*call, "begun", "nppc"])
+    second_order.main([*call, "begun", "fresh", "nppc"])
+    second_order.main(["--minutes", "0.2", "--only", "begun"])
+    assert calls == ["begun", "nppc", "fresh", "begun"]
+
+
+def test_every_variant_is_a_configuration():
+    for variant in second_order.VARIANTS.values():
+        configs.load(configs.find("mnist.yml"), list(variant.changes), runner="LowRankHybridRunner")
 
 
 def test_published_checkpoint_is_small_and_the_same(tmp_path):
