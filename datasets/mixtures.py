@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from linalg import Dense, SymmetricMatrix
+from losses.perturbation import noise_level
 from models.scores import Scores
 
 __all__ = [
@@ -35,8 +36,8 @@ ComponentScores = tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]
 class Mixture:
     """`Σ_k w_k p_k` in D dimensions; a subclass has the components: `log_components`, `component_scores`, `draw`.
 
-    Every method takes points `(B, D)` of any floating type and answers in that type, on their device. σ is in the
-    units of the points; 0 stands for the density itself.
+    Every method takes points `(B, D)` of any floating type and answers in that type, on their device. σ is one number,
+    in the units of the points; 0 stands for the density itself, and what is no such number is a ValueError.
 
     Args:
         weights: `(K,)`, positive; they are divided by their sum.
@@ -82,11 +83,15 @@ class Mixture:
 
     def log_prob(self, x: Tensor, sigma: float = 0.0) -> Tensor:
         """`log q_σ(x)`, `(B,)`, in nats."""
-        return (self.log_components(x, sigma) + self.weights.log().to(x)).logsumexp(1)
+        return self._log_parts(x, sigma).logsumexp(1)
 
     def shares(self, x: Tensor, sigma: float = 0.0) -> Tensor:
         """`r_k`: how likely it is that each component made the noisy point; `(B, K)`, with sum 1."""
-        return (self.log_components(x, sigma) + self.weights.log().to(x)).softmax(1)
+        return self._log_parts(x, sigma).softmax(1)
+
+    def _log_parts(self, x: Tensor, sigma: float) -> Tensor:
+        """`log w_k q_k(x)`, `(B, K)`."""
+        return self.log_components(x, noise_level(sigma, zero=True)) + self.weights.log().to(x)
 
     def at(self, sigma: float) -> Scores:
         """The exact scores at noise level σ; σ = 0 gives those of the density itself.
@@ -96,12 +101,13 @@ class Mixture:
             `.s1(x)`, `.s2(x)` are what the methods of those names return. Densities with edges have no scores at
             σ = 0: asked for them, they raise ValueError.
         """
+        sigma = noise_level(sigma, zero=True)
 
         def both(x: Tensor) -> tuple[Tensor, SymmetricMatrix]:
             s1, s2 = self._scores(x, sigma)
             return s1, Dense(s2())
 
-        return Scores(sigma, lambda x: self.s1(x, sigma), lambda x: Dense(self.s2(x, sigma)), both)
+        return Scores(sigma, lambda x: self.s1(x, sigma), lambda x: Dense(self.s2(x, sigma)), both, self.shape)
 
     def s1(self, x: Tensor, sigma: float = 0.0) -> Tensor:
         """`∇ log q_σ(x)`, `(B, D)`, in 1/units of the points."""
@@ -113,7 +119,7 @@ class Mixture:
 
     def _scores(self, x: Tensor, sigma: float) -> tuple[Tensor, Callable[[], Tensor]]:
         """s1, and a function that returns s2 from the same evaluation of the components."""
-        log_densities, scores, curvature = self.component_scores(x, sigma)
+        log_densities, scores, curvature = self.component_scores(x, noise_level(sigma, zero=True))
         shares = (log_densities + self.weights.log().to(x)).softmax(1)
         s1 = (shares[:, :, None] * scores).sum(1)
 
@@ -302,6 +308,9 @@ class CurveMixture(GaussianMixture):
         angles: from and to, `(A, 2)`, in radians.
         spread: standard deviation about the curve, in the units of the points.
 
+    Raises:
+        ValueError: where the spread is not positive and finite.
+
     Source: Trefethen, *Approximation Theory and Approximation Practice* (2013), chapter 19: where the integrand is
     analytic, the error of Gauss's rule falls geometrically with the number of nodes.
     """
@@ -309,6 +318,8 @@ class CurveMixture(GaussianMixture):
     def __init__(
         self, centers: Tensor | ArrayLike, radii: Tensor | ArrayLike, angles: Tensor | ArrayLike, spread: float
     ):
+        if not 0 < spread < math.inf:
+            raise ValueError(f"spread is {spread}; a positive, finite number is expected")
         self.centers, self.radii, self.angles = (
             torch.as_tensor(values, dtype=torch.float64) for values in (centers, radii, angles)
         )

@@ -204,8 +204,42 @@ def test_shares_say_which_component():
         (lambda: GaussianMixture([0.0], [[0.0]], [[[1.0]]]), "positive ones are expected"),
         (lambda: LogisticMixture([1.0], [[0.0]], [[0.0]]), "scale is not positive"),
         (lambda: UniformMixture([1.0], [[0.0]], [[0.0]]), "a box is empty"),
+        (lambda: datasets.two_moons(0.0), "spread is 0.0; a positive"),
+        (lambda: datasets.rings(spread=math.nan), "spread is nan; a positive"),
     ],
 )
 def test_what_is_no_density_is_refused(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize("name", ["log_prob", "shares", "s1", "s2"])
+@pytest.mark.parametrize(
+    ("sigma", "message"),
+    [
+        (-0.5, "sigma is -0.5; a finite number, not negative, is expected"),
+        (math.nan, "sigma is nan"),
+        (math.inf, "sigma is inf"),
+        ("0.5", "sigma is '0.5'; a number is expected"),
+        (torch.tensor([0.5, 0.5]), r"sigma has shape \(2,\); scores have one noise level"),
+        (torch.full((6, 1), 0.5), r"sigma has shape \(6, 1\)"),
+    ],
+)
+def test_sigma_is_one_number(density, name, sigma, message):
+    with pytest.raises(ValueError, match=message):
+        getattr(density, name)(some_points(), sigma)
+    with pytest.raises(ValueError, match=message):
+        density.at(sigma)
+
+
+def test_sigma_as_a_tensor_of_no_dimension(density):
+    x = some_points()
+    close(density.s1(x, torch.tensor(0.5)), density.s1(x, 0.5))
+    assert density.at(torch.tensor(0.5)).sigma == 0.5
+
+
+def test_points_of_another_size_are_refused_by_name(density):
+    scores = density.at(0.5)
+    assert scores.shape == (2,)
+    with pytest.raises(ValueError, match=r"points of shape \(6, 3\); a tensor \(B, 2\) is expected"):
+        scores(torch.zeros(6, 3))
