@@ -170,7 +170,9 @@ class DataConfig(Section):
     random_flip: StrictBool = Field(False, description="Mirror each training image with probability 1/2.")
     density: Density = Field("two_moons", description="Which one, where dataset is Synthetic.")
     dimension: Annotated[StrictInt, Field(ge=2)] = Field(2, description="D of the densities normal and logistics.")
-    size: Count = Field(100_000, description="Points of Synthetic in an epoch, and in the test set.")
+    size: Annotated[StrictInt, Field(ge=1, le=10**9)] = Field(
+        100_000, description="Points of Synthetic in an epoch, and in the test set."
+    )
     workers: Annotated[StrictInt, Field(ge=0)] = Field(2, description="Processes that decode folders of images.")
 
     @property

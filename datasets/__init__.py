@@ -24,6 +24,7 @@ from datasets.mixtures import (
 from datasets.noise import estimate_noise
 from datasets.pixels import displayable, from_pixels, like, to_float, to_pixels
 from datasets.ranges import value_range
+from datasets.seeds import derived_seed, generator_of
 from datasets.synthetic import (
     DENSITIES,
     DensityData,
@@ -53,12 +54,14 @@ __all__ = [
     "batches",
     "checkerboard",
     "correlated_normal",
+    "derived_seed",
     "displayable",
     "epoch_order",
     "estimate_noise",
     "fingerprint",
     "from_pixels",
     "gaussians",
+    "generator_of",
     "like",
     "load",
     "logistics",

@@ -30,6 +30,7 @@ from datasets.folders import held_out_parts, image_files, split_by_name
 from datasets.pictures import cover, open_picture
 from datasets.pixels import Shape, as_images, to_float
 from datasets.ranges import RangeCheck
+from datasets.seeds import SEEDS_OF_TORCH, derived_seed, generator_of
 from datasets.synthetic import DENSITIES, DensityData
 
 __all__ = ["DATASETS", "READERS", "ImageData", "ImageFiles", "at_hand", "batches", "epoch_order", "fingerprint", "load"]
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 
 PROJECT = Path(__file__).parents[1]
 SPLIT_SEED = 2019
+EPOCHS = 1_000_003  # between the numbers that small seeds give to the orders of their epochs
 
 
 @dataclass(frozen=True)
@@ -147,8 +149,9 @@ def fingerprint(data: ImageData | DensityData) -> str:
 
 def epoch_order(size: int, batch_size: int, seed: int, epoch: int) -> Tensor:
     """The shuffled indices of one epoch, `(size // batch_size, batch_size)`, the remainder left out: a function of seed
-    and epoch alone, so that a run resumed in the middle of an epoch has the same ones."""
-    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
+    and epoch alone, so that a run resumed in the middle of an epoch has the same ones, and shared by no two of them."""
+    number = seed * EPOCHS + epoch
+    generator = generator_of(number if number < SEEDS_OF_TORCH and epoch < EPOCHS else derived_seed(seed, epoch))
     steps = size // batch_size
     return torch.randperm(size, generator=generator)[: steps * batch_size].view(steps, batch_size)
 

@@ -18,6 +18,7 @@ from datasets.mixtures import (
     UniformMixture,
     multivariate_normal,
 )
+from datasets.seeds import generator_of
 
 __all__ = [
     "DENSITIES",
@@ -87,10 +88,10 @@ DENSITIES: dict[str, Callable[[int], Mixture]] = {
 
 @dataclass(frozen=True)
 class DensityData:
-    """Points of a density as a data set: as many as are asked for, never the same twice.
+    """Points of a density as a data set: as many as are asked for.
 
-    A batch is drawn when it is needed, from a generator that its indices seed, so that a resumed run gets the same
-    points again.
+    A batch is drawn when it is needed, from a generator that its first two indices seed, so that a resumed run gets the
+    same points again: batches that begin alike have the same points, all others share none.
 
     Attributes:
         density: where the points come from.
@@ -113,8 +114,7 @@ class DensityData:
         return self.size
 
     def draw(self, indices: Tensor) -> Tensor:
-        """Points `(len(indices), D)`, float32, on `device`; the first two indices say which."""
+        """Points `(len(indices), D)`, float32, on `device`."""
         first, second = (indices[:2].tolist() + [0])[:2]
         seed = 2 * (first + self.size * second) + (self.split == "test")
-        generator = torch.Generator().manual_seed(seed)
-        return self.density.sample(len(indices), generator).to(self.device)
+        return self.density.sample(len(indices), generator_of(seed)).to(self.device)

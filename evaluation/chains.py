@@ -14,7 +14,8 @@ from arviz_stats.base import array_stats
 from torch import Tensor
 
 from datasets import Mixture
-from inference.arguments import generator_of, positive_number, whole_number
+from datasets.seeds import generator_of
+from inference.arguments import positive_number, whole_number
 from losses.perturbation import noise_level
 
 __all__ = ["autocorrelation_time", "effective_sample_size", "mmd", "mode_weights", "r_hat", "sliced_wasserstein"]

@@ -9,7 +9,8 @@ import datasets
 import inference
 import losses
 from datasets import DensityData, ImageData
-from inference.arguments import generator_of, noise_of, whole_number
+from datasets.seeds import generator_of
+from inference.arguments import noise_of, whole_number
 from losses import Perturbation
 from losses.perturbation import noise_level
 from models import Scores

@@ -20,7 +20,7 @@ from torch import Tensor
 import configs
 import linalg
 from configs import Config
-from datasets import DENSITIES
+from datasets import DENSITIES, generator_of
 from experiments.harness import SECOND_ORDER, argument_parser, over_seeds, run, save_figure, save_table, table, trained
 from losses import OBJECTIVES
 from models import Scores
@@ -62,7 +62,7 @@ def settings(data: str, method: str, noise: float, lr: float, seed: int, budget:
 def exact(density: str, dimension: int, noise: float, points: int, seed: int, diagonal: bool) -> tuple[Tensor, Tensor]:
     """Noisy points `(points, D)` and the exact s2 there, its diagonal alone where that is compared."""
     mixture = DENSITIES[density](dimension)
-    generator = torch.Generator().manual_seed(seed)
+    generator = generator_of(seed)
     clean = mixture.sample(points, generator)
     x = clean + noise * torch.randn(clean.shape, generator=generator)
     parts = [mixture.s2(part.double(), noise).float() for part in x.split(250)]

@@ -40,7 +40,7 @@ def picture(learned: dict[str, Scores], points: int, seed: int) -> Figure:
     figure = Figure(figsize=(4.6 * len(learned), 5.2), layout="constrained")
     for axis, (name, scores) in zip(figure.subplots(1, len(learned), squeeze=False)[0], learned.items(), strict=True):
         density = datasets.DENSITIES[name](2)
-        generator = torch.Generator().manual_seed(seed)
+        generator = datasets.generator_of(seed)
         clean = density.sample(3000, generator)
         noisy = clean[:points] + scores.sigma * torch.randn(points, 2, generator=generator)
         axis.plot(*clean.T.numpy(), ",", color="gray", alpha=0.6)

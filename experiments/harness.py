@@ -45,11 +45,22 @@ __all__ = [
     "trained",
 ]
 
+
+def seed_number(text: str) -> int:
+    """A seed, as `--seed` and `--seeds` take it."""
+    try:
+        if 0 <= (seed := int(text)) < 2**63:
+            return seed
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text} is no seed; a whole number from 0 to 2⁶³ − 1 is expected")
+
+
 SHARED: dict[str, dict[str, Any]] = {
     "device": {"help": "cuda, cuda:N, mps or cpu; the best of this machine where it is left out"},
     "run": {"type": Path, "help": "folder of the runs; a run that is there is not repeated"},
-    "seed": {"type": int},
-    "seeds": {"type": int},
+    "seed": {"type": seed_number},
+    "seeds": {"type": seed_number},
     "noise": {"type": float, "help": "σ, in the units of the data"},
     "set": {"action": "append", "dest": "overrides", "metavar": "KEY=VALUE", "help": "of every run's configuration"},
 }

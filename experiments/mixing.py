@@ -61,7 +61,7 @@ def of_density(density: datasets.Mixture, sigma: float, steps: int, crowd: tuple
     """The noisy density with its exact scores; step sizes in units of one over the largest curvature."""
 
     def draw(count: int, seed: int) -> Tensor:
-        generator = torch.Generator().manual_seed(seed)
+        generator = datasets.generator_of(seed)
         x = density.sample(count, generator)
         return x + sigma * torch.randn(x.shape, generator=generator)
 
@@ -83,9 +83,10 @@ def of_images(folder: Path, device: torch.device) -> Target:
     scores, _, data = open_run(folder, device)
 
     def draw(count: int, seed: int) -> Tensor:
-        rows = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:count]
+        generator = datasets.generator_of(seed)
+        rows = torch.randperm(len(data), generator=generator)[:count]
         clean = next(datasets.batches(data, rows[None]))
-        noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(seed))
+        noise = torch.randn(clean.shape, generator=generator)
         return clean + scores.sigma * noise.to(device)
 
     return Target(scores, draw, scores.sigma**2, 400, (200, 50), axes=20)
@@ -118,9 +119,11 @@ def mixing_of(
         rows with `sampler`, `step_size`, `ess_per_step` and `ess_per_second` (of all chains together, over all their
         steps), `r_hat` and `bias`; where the chains diverged, the last four are None.
     """
-    start, reference = target.draw(chains, seed), target.draw(4000, seed + 1)
-    crowd_start, crowd_steps = target.draw(int(share * target.crowd[0]), seed + 2), int(share * target.crowd[1])
-    steps = int(share * target.steps)
+    counts = (chains, 4000, int(share * target.crowd[0]))
+    # draws that are none of each other's, nor the noise of the chains
+    draws = [target.draw(count, datasets.derived_seed(seed, use)) for use, count in enumerate(counts, start=1)]
+    start, reference, crowd_start = draws
+    steps, crowd_steps = int(share * target.steps), int(share * target.crowd[1])
     torch.manual_seed(seed)  # pca_lowrank draws
     _, _, axes = torch.pca_lowrank(reference, q=min(target.axes, reference.shape[1]))
     spread = float(reference.var(0).mean().sqrt())

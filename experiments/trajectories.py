@@ -54,7 +54,8 @@ def on_images(folder: Path, step_size: float, shown: list[int], images: int, see
     rows = {"start": start}
     for name, sampler in SAMPLERS.items():
         states: dict[int, Tensor] = {}
-        options: dict[str, Any] = {"seed": seed, "progress": False, "callback": states.__setitem__}
+        own = datasets.derived_seed(seed, 1)  # not the noise of the start again
+        options: dict[str, Any] = {"seed": own, "progress": False, "callback": states.__setitem__}
         if name == "ozaki":
             options |= {"max_exponent": 0.0, "tolerance": 1e-3}
         try:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 import configs
+import datasets
 import evaluation
 import inference
 import linalg
@@ -134,7 +135,7 @@ def compare(folder: Path, count: int, device: torch.device, seed: int = 0, sigma
         `calls` of the network, a product with its Jacobian counted as one, and `milliseconds`, an image both.
     """
     scores, _, data = open_run(folder, device, count, sigma)
-    generator = torch.Generator(device).manual_seed(seed)
+    generator = datasets.generator_of(datasets.derived_seed(seed, 1), device)  # not the noise again
     dimension = math.prod(data.shape)
     batches = []
     for p in evaluation.noisy_batches(data, scores.sigma, seed, batch_size=max(1, BATCH // max(784, dimension))):

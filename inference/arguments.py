@@ -3,16 +3,11 @@
 import math
 import numbers
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from models import ScoreModel, Scores
 
-__all__ = ["generator_of", "noise_of", "number_from_zero", "points_of", "positive_number", "whole_number"]
-
-SEEDS = 2**63
-SEEDS_OF_TORCH = 2**32  # its generator on the CPU takes 32 bits and drops the others
+__all__ = ["noise_of", "number_from_zero", "points_of", "positive_number", "whole_number"]
 
 
 def whole_number(name: str, value: int, least: int = 0) -> int:
@@ -50,25 +45,6 @@ def number_from_zero(name: str, value: float) -> float:
     if not isinstance(value, numbers.Real) or isinstance(value, bool) or not value >= 0:
         raise ValueError(f"{name} is {value!r}; a number, 0 or more, is expected")
     return float(value)
-
-
-def generator_of(seed: int | None, device: torch.device | str = "cpu") -> torch.Generator | None:
-    """The random numbers of a seed; None, for torch's own generator, where there is none.
-
-    A seed from 2³² on, one of the clock say, is hashed to 32 bits: on the CPU torch drops the others, so that seeds
-    which differ in these alone would share their noise.
-
-    Raises:
-        ValueError: where the seed is not a whole number from 0 to 2⁶³ − 1.
-    """
-    if seed is None:
-        return None
-    if not isinstance(seed, numbers.Integral) or isinstance(seed, bool) or not 0 <= seed < SEEDS:
-        raise ValueError(f"seed is {seed!r}; a whole number from 0 to 2⁶³ − 1 is expected")
-    seed = int(seed)
-    if seed >= SEEDS_OF_TORCH:
-        seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
-    return torch.Generator(device).manual_seed(seed)
 
 
 def points_of(scores: Scores, x: Tensor, name: str = "noisy") -> Tensor:

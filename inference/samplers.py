@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from inference.arguments import generator_of, number_from_zero, points_of, positive_number, whole_number
+from datasets.seeds import generator_of
+from inference.arguments import number_from_zero, points_of, positive_number, whole_number
 from linalg import phi
 from losses.perturbation import noise_level
 from models import Scores

@@ -172,7 +172,7 @@ def answers(
         seed: of the noise to add, where they are clean.
         device: where to compute.
     """
-    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    generator = datasets.generator_of(seed)
     for part in values:
         if generator is None:
             yield _answer(scores, None, part.to(device), components)

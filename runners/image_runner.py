@@ -19,7 +19,7 @@ class ImageRunner(Runner[ImageData]):
         """Up to 36 clean test images and noisy ones `(n, D)`, the noise always the same."""
         indices = torch.arange(min(PREVIEWED, len(self.test_data)))
         clean = next(datasets.batches(self.test_data, indices[None]))
-        noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(self.config.seed))
+        noise = torch.randn(clean.shape, generator=datasets.generator_of(self.config.seed))
         return clean, clean + sigma * noise.to(clean.device)
 
     def pictures(self, values: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import configs
+import datasets
 import models
 from configs import Config, ModelConfig, UserError
 from linalg import SymmetricMatrix
@@ -50,6 +51,7 @@ class TrainingState:
     def __init__(self, config: Config, shape: tuple[int, ...], world: World, data: str = ""):
         self.config, self.shape, self.world, self.device = config, shape, world, world.device
         torch.manual_seed(config.seed)
+        torch.set_rng_state(datasets.generator_of(config.seed).get_state())  # of which the line before drops bits
         self.network = models.build(config, shape).to(self.device)
         if config.channels_last:
             self.network.to(memory_format=torch.channels_last)
@@ -70,7 +72,7 @@ class TrainingState:
         self._forward: nn.Module = self.network
         if world.size > 1:
             self._forward = DistributedDataParallel(self.network, broadcast_buffers=False)
-        self.generator = torch.Generator(self.device).manual_seed(config.seed)
+        self.generator = datasets.generator_of(config.seed, self.device)
         self.step = self.epoch = self.seen = 0
         self.order = (config.seed, data)
         self.last_good: Path | None = None
@@ -184,7 +186,7 @@ class TrainingState:
         if device == self.device.type:
             self.generator.set_state(generator.cpu())
         else:
-            self.generator.manual_seed(self.config.seed + self.step)
+            self.generator = datasets.generator_of(datasets.derived_seed(self.config.seed, self.step), self.device)
             log.warning("the checkpoint is from %s: on %s other noise is drawn from here on", device, self.device)
 
     def begin(self) -> None:
