@@ -27,7 +27,7 @@ from losses import OBJECTIVES
 from models import Scores
 from runners import run_folder
 from runners.distributed import World
-from runners.metrics import read_metrics
+from runners.metrics import read_metrics, write_figure
 
 __all__ = [
     "SECOND_ORDER",
@@ -170,14 +170,14 @@ def trained(
         runner = runners.get(config.runner)(config, folder, world, folder / "images")
         runner.load_data()
         if not (interrupted := (folder / "ckpt" / "checkpoint.pth").exists()):
-            run_folder.create(folder, runner.config, folder / "images", ask=False)
+            run_folder.create(folder, runner.config, folder / "images", ask=False, data=runner.fingerprints())
         runner.train(resume=interrupted)
         if measure is None:
             runner.test()
         else:
             metrics = measure(models.load(folder, world.device).at(config.sigmas[0]))
-            own.write_text(json.dumps(metrics | settings, indent=2) + "\n")
-    metrics = read_metrics(folder) if measure is None else json.loads(own.read_text())
+            configs.write_text(own, json.dumps(metrics | settings, indent=2) + "\n")
+    metrics = read_metrics(folder) if measure is None else json.loads(own.read_text(encoding="utf-8"))
     if not settings.items() <= metrics.items():
         raise UserError(f"{folder}: measured on other points; name another folder with --run")
     return metrics
@@ -243,7 +243,7 @@ def save_table(path: Path, rows: list[dict], settings: dict, device: torch.devic
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     versions = ", ".join(f"{package} {importlib.metadata.version(package)}" for package in ("torch", "numpy"))
-    with path.open("w", newline="") as file:
+    with configs.replacing(path) as whole, whole.open("w", newline="", encoding="utf-8") as file:
         for key, value in (settings | {"machine": machine(device), "versions": versions}).items():
             file.write(f"# {key}: {value}\n")
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
@@ -272,5 +272,5 @@ def save_figure(path: Path, figure: Figure) -> Path:
         its path.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    write_figure(path, figure)
     return path

@@ -168,7 +168,9 @@ def _environment() -> dict:
 
     def git(*arguments: str) -> str | None:
         try:
-            result = subprocess.run(["git", *arguments], cwd=source, capture_output=True, text=True, check=False)
+            result = subprocess.run(
+                ["git", *arguments], cwd=source, capture_output=True, encoding="utf-8", errors="replace", check=False
+            )
         except OSError:
             return None
         return result.stdout.strip() if result.returncode == 0 else None

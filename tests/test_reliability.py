@@ -67,6 +67,41 @@ def test_a_line_that_did_would_be_found():
         assert not any(map(unsafe, ast.walk(ast.parse(line)))), line
 
 
+BINARY = {"'rb'", "'wb'", "'ab'"}
+OURS = {"os.open", "Image.open", "write_text", "configs.write_text"}  # no text, or in UTF-8
+TEXT_FILES = {"open", "fdopen", "read_text", "write_text", "NamedTemporaryFile", "FileHandler"}
+
+
+def in_the_locale(node: ast.AST) -> bool:
+    """Whether a call reads or writes text in the encoding of the user's locale."""
+    if not isinstance(node, ast.Call):
+        return False
+    given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+    if "encoding" in given:
+        return False
+    name = ast.unparse(node.func)
+    if name.startswith("subprocess."):
+        return given.get("text") == "True"
+    modes = [*map(ast.unparse, node.args), given.get("mode", "")]
+    return name.rpartition(".")[2] in TEXT_FILES and name not in OURS and BINARY.isdisjoint(modes)
+
+
+def test_no_text_is_in_the_encoding_of_the_locale():
+    """What is written in one locale is read in another."""
+    found = [f"{path}:{node.lineno}" for path, tree in sources() for node in ast.walk(tree) if in_the_locale(node)]
+    assert found == []
+    for line in (
+        "path.open()",
+        "open(path, 'w')",
+        "p.read_text()",
+        "subprocess.run(a, text=True)",
+        "os.fdopen(1, 'w')",
+    ):
+        assert any(map(in_the_locale, ast.walk(ast.parse(line)))), line
+    for line in ("path.open('rb')", "open(p, 'w', encoding='utf-8')", "Image.open(p)", "os.open(p, f)"):
+        assert not any(map(in_the_locale, ast.walk(ast.parse(line)))), line
+
+
 def test_every_test_that_the_page_names_is_there():
     named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+)(?:::(\w+))?)?`", PAGE.read_text(encoding="utf-8"))
     assert len(named) >= 30

@@ -2,7 +2,7 @@ import pytest
 
 import configs
 from experiments import components, harness
-from runners import distributed
+from runners import distributed, run_folder
 
 SETTINGS = {"runner": "UnetDSMRunner", "noise": 0.5}
 
@@ -30,6 +30,7 @@ def test_a_trained_run_whose_measuring_failed_is_not_trained_again(tmp_path):
 
     with pytest.raises(configs.UserError, match="no time"):
         harness.trained(config, tmp_path / "run", world, measure=fails)
+    assert run_folder.recorded_data(tmp_path / "run").keys() == {"train", "test"}
     trained_at = (tmp_path / "run/ckpt/checkpoint.pth").stat().st_mtime_ns
     assert harness.trained(config, tmp_path / "run", world, measure=lambda scores: {"a": 1}) == {"a": 1}
     assert (tmp_path / "run/ckpt/checkpoint.pth").stat().st_mtime_ns == trained_at
