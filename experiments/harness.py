@@ -254,7 +254,7 @@ def save_table(path: Path, rows: list[dict], settings: dict, device: torch.devic
 
 def read_table(path: Path) -> list[dict]:
     """The rows that `save_table` wrote: numbers as such, and None where there is nothing."""
-    lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
     return [{key: _value(text) for key, text in row.items()} for row in csv.DictReader(lines)]
 
 
