@@ -6,8 +6,10 @@ import difflib
 import errno
 import io
 import logging
+import os
 import sys
 import threading
+import time
 import traceback
 import warnings
 from pathlib import Path
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
     from configs import Config
 
+GRACE = 5.0
+"""Seconds after which a process that is not the first ends with a mistake that all have."""
 NO_ROOM = "make room and try again"
 NOT_ALLOWED = "give a place that you may read and write, or change its permissions"
 ADVICE = {
@@ -41,11 +45,24 @@ ADVICE = {
 """What to do about errors of the system that are not the program's."""
 
 
+def first_process() -> bool:
+    """Whether this one speaks for all that torchrun starts with the same command line."""
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK") == "0"
+
+
+def leave_it_to_the_first() -> None:
+    """Where all processes have the mistake: torchrun ends the first as soon as another ends, so that this one waits."""
+    time.sleep(GRACE)
+
+
 class Parser(argparse.ArgumentParser):
-    """Says a mistake in one line."""
+    """Says a mistake in one line, once."""
 
     def error(self, message: str) -> NoReturn:
-        print(f"{self.prog}: {message} (see --help)", file=sys.stderr)
+        if first_process():
+            print(f"{self.prog}: {message} (see --help)", file=sys.stderr)
+        else:
+            leave_it_to_the_first()
         raise SystemExit(2)
 
 
@@ -198,7 +215,9 @@ def run(args: argparse.Namespace) -> None:
 
     folder, config = resolve(args)
     images = run_folder.inside(folder, args.image_folder, "--image_folder")
-    world = distributed.join(args.device)
+    if args.test and not first_process():
+        return
+    world = distributed.join(args.device, together=not args.test)
     if args.input is not None:
         explain_input(args, folder, images, world.device)
         return
@@ -220,7 +239,6 @@ def run(args: argparse.Namespace) -> None:
             runner.train(resume=args.resume_training)
     finally:
         locks.release(folder)
-        distributed.leave()
 
 
 def explain_input(args: argparse.Namespace, folder: Path, images: Path, device: "torch.device") -> None:
@@ -247,26 +265,41 @@ def main(arguments: list[str] | None = None) -> int:
     threading.excepthook = log_thread_error
     args = parse(arguments)
     from configs import UserError
+    from runners import distributed
 
     try:
-        log_to(None, args.verbose)
+        log_to(None, args.verbose if first_process() else "critical")
         run(args)
     except UserError as error:
-        logging.error("%s", error)
-        print(f"main.py: {error}", file=sys.stderr)
-        return 2
+        return mistake(str(error))
     except KeyboardInterrupt:
-        print("main.py: interrupted", file=sys.stderr)
+        if first_process():
+            print("main.py: interrupted", file=sys.stderr)
         return 130
     except Exception as error:
         if (line := system_error(error, args)) is not None:
-            logging.error("%s", line)
-            print(f"main.py: {line}", file=sys.stderr)
-            return 2
+            return mistake(line)
         logging.exception("a bug")
         traceback.print_exc()
         return 1
+    finally:
+        distributed.leave()
     return 0
+
+
+def mistake(line: str) -> int:
+    """Says what is wrong, where no other process says it; returns the exit code."""
+    from runners import distributed
+
+    logging.error("%s", line)
+    if first_process():
+        print(f"main.py: {line}", file=sys.stderr, flush=True)
+        distributed.tell(line)
+    elif not distributed.joined():
+        leave_it_to_the_first()
+    elif not distributed.told(line):
+        print(f"main.py: process {os.environ['RANK']}: {line}", file=sys.stderr)
+    return 2
 
 
 def system_error(error: Exception, args: argparse.Namespace) -> str | None:

@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -10,7 +12,10 @@ import torch.distributed as dist
 
 from configs import UserError
 
-__all__ = ["World", "best_device", "join", "leave"]
+__all__ = ["World", "best_device", "join", "joined", "leave", "tell", "told"]
+
+PATIENCE = timedelta(seconds=5)
+SAID = "said"
 
 
 @dataclass(frozen=True)
@@ -67,27 +72,63 @@ def best_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def join(device: str | None) -> World:
+def join(device: str | None, together: bool = True) -> World:
     """The world of this process, from `--device` and the variables that `torchrun` sets.
+
+    Args:
+        device: `cuda`, `cuda:N`, `mps` or `cpu`; by default the best there is.
+        together: whether this process works with the others, where there are any.
 
     Raises:
         UserError: where the machine has no such device.
     """
     chosen = _checked_device(device or best_device())
     size = int(os.environ.get("WORLD_SIZE", 1))
-    if size == 1:
+    if size == 1 or not together:
         return World(chosen)
-    if chosen.type == "cuda":
+    dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
+    if chosen.type == "cuda":  # after the others can be told that there is none
         chosen = _checked_device(f"cuda:{os.environ['LOCAL_RANK']}")
         torch.cuda.set_device(chosen)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
     return World(chosen, int(os.environ["RANK"]), size)
+
+
+def joined() -> bool:
+    """Whether this process works together with others."""
+    return dist.is_initialized()
 
 
 def leave() -> None:
     """Ends what `join` began."""
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def tell(line: str) -> None:
+    """Lets the other processes know what the first one has said of a mistake, and gives them time to hear it."""
+    if not dist.is_initialized():
+        return
+    store = _store()
+    with suppress(dist.DistError):
+        store.set(SAID, line)
+        store.wait([f"{SAID}/{rank}" for rank in range(1, dist.get_world_size())], PATIENCE)
+
+
+def told(line: str) -> bool:
+    """Whether the first process says the same of a mistake as this one: one that it tells within seconds."""
+    store = _store()
+    try:
+        store.set(f"{SAID}/{dist.get_rank()}", "")
+        store.wait([SAID], PATIENCE)
+        return store.get(SAID).decode() == line
+    except dist.DistNetworkError:  # the first one has ended, and took the store with it
+        return True
+    except dist.DistError:
+        return False
+
+
+def _store() -> dist.Store:
+    return dist.distributed_c10d._get_default_store()
 
 
 def _checked_device(name: str) -> torch.device:
