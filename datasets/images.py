@@ -74,13 +74,19 @@ def load(config: Config, split: str, device: torch.device | str = "cpu") -> Imag
         images, or points of a density where `data.dataset` is Synthetic.
 
     Raises:
-        UserError: where files are missing or broken, a download fails, or `data.image_size` or
-            `data.channels` does not fit. The message says what to do.
+        UserError: where files are missing or broken, a download fails, or `data.image_size`, `data.channels` or
+            `data.dimension` does not fit. The message says what to do.
     """
     device = torch.device(device)
     section = config.data
     if section.dataset == "Synthetic":
-        return DensityData(DENSITIES[section.density](section.dimension), section.size, split, device)
+        density = DENSITIES[section.density](section.dimension)
+        if density.shape != section.shape:
+            raise UserError(
+                f"data.dimension: {section.dimension} does not fit {section.density}, whose points have "
+                f"{density.dimension} values; {density.dimension} is expected"
+            )
+        return DensityData(density, section.size, split, device)
     shape = cast(Shape, section.shape)
     images = READERS[section.dataset](_place(config), split, section)
     if isinstance(images, ImageFiles):

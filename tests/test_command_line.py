@@ -78,6 +78,10 @@ COMMAND_LINES = {
         with_flag("--config", "synthetic/plane.yml", "--set", "data.random_flip=true"),
         "only images can be mirrored",
     ),
+    "a plane of five dimensions": (
+        [*("--runner", "SyntheticRunner", "--config", "synthetic/plane.yml", "--ni", "--set", "data.dimension=5")],
+        "data.dimension: 5 does not fit two_moons, whose points have 2 values; 2 is expected",
+    ),
     "second order without a head": (
         [*("--runner", "SyntheticRunner", "--config", "synthetic/plane.yml", "--ni", "--set", "model.head=none")],
         "is of the second order, and model.head is none; one of dsm, dsm_vr",
