@@ -6,6 +6,7 @@ import torch
 from sklearn.datasets import load_sample_images
 
 import datasets
+from configs import Config
 
 
 def photographs(size: int) -> tuple[torch.Tensor, tuple[int, int, int]]:
@@ -29,6 +30,16 @@ def test_of_photographs(size, sigma):
     assert estimates.shape == (30,)
     assert abs(float(estimates.median()) / sigma - 1) < 0.03
     assert (estimates > 0.9 * sigma).all()
+
+
+@pytest.mark.parametrize(("sigma", "error"), [(0.3, 0.12), (0.5, 0.06), (1.0, 0.06)])
+def test_of_digits_of_eight_pixels(sigma, error):
+    """All of which is fine texture: a wavelet, db2, says 0.35 for 0.3."""
+    data = datasets.load(Config(), "test")
+    clean = next(datasets.batches(data, [torch.arange(len(data))]))
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    estimates = datasets.estimate_noise(clean + sigma * noise, data.shape)
+    assert abs(float(estimates.median()) / sigma - 1) < error
 
 
 @pytest.mark.parametrize(("size", "count"), [(28, 500), (64, 100)])
