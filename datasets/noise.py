@@ -28,9 +28,9 @@ def estimate_noise(values: Tensor, shape: Shape) -> Tensor:
     Returns:
         `(N,)`, in the units of the values.
 
-    Source: Donoho and Johnstone, *Ideal spatial adaptation by wavelet shrinkage*, Biometrika 1994, for the median; Hall,
-    Kay and Titterington, *Asymptotically optimal difference-based estimation of variance in nonparametric regression*,
-    Biometrika 1990, for differences, of which the third leave less texture than the wavelet db2.
+    Source: Donoho and Johnstone, *Ideal spatial adaptation by wavelet shrinkage*, Biometrika 1994, for the median;
+    Hall, Kay and Titterington, *Asymptotically optimal difference-based estimation of variance in nonparametric
+    regression*, Biometrika 1990, for differences, of which the third leave less texture than the wavelet db2.
     """
     images = values.unflatten(1, shape).float()
     kernel = torch.outer(THIRD_DIFFERENCE, THIRD_DIFFERENCE).to(images)
