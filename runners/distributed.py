@@ -62,6 +62,8 @@ class World:
             except Exception as error:
                 failure = error
         if self.agree(failure is not None):
+            if failure is None:
+                _hear()
             raise failure or SystemExit(2)
 
 
@@ -118,13 +120,18 @@ def told(line: str) -> bool:
     """Whether the first process says the same of a mistake as this one: one that it tells within seconds."""
     store = _store()
     try:
-        store.set(f"{SAID}/{dist.get_rank()}", "")
+        _hear()
         store.wait([SAID], PATIENCE)
         return store.get(SAID).decode() == line
     except dist.DistNetworkError:  # the first one has ended, and took the store with it
         return True
     except dist.DistError:
         return False
+
+
+def _hear() -> None:
+    """Lets the first process know that this one listens, or needs not to."""
+    _store().set(f"{SAID}/{dist.get_rank()}", "")
 
 
 def _store() -> dist.Store:

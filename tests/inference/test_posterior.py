@@ -302,7 +302,7 @@ def test_wrong_questions_to_a_posterior(setting):
     for x in (mean[:1], mean[:3]):
         with pytest.raises(ValueError, match=r"; \(8, 5\) is expected, a clean point for each noisy one"):
             posterior.log_prob(x)
-    with pytest.raises(ValueError, match=r"x has shape \(5,\); \(B, D\) is expected"):
+    with pytest.raises(ValueError, match=r"x has shape \(5,\); \(B, 5\) is expected, \[None\] adds the axis B"):
         posterior.log_prob(mean[0])
     for floor in (0.0, -1.0, math.nan, "0"):
         with pytest.raises(ValueError, match="floor is .*; a positive, finite number is expected"):
