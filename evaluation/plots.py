@@ -1,7 +1,7 @@
 """Plots: rows of images, posteriors, score fields, calibration."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from matplotlib.figure import Figure
@@ -18,15 +18,19 @@ __all__ = ["calibration_figure", "image_rows", "posterior_figure", "score_fields
 
 Scale = tuple[str, float, float]
 GREY: Scale = ("gray", 0.0, 1.0)
+BETWEEN = 0.8  # grey, between the pictures of a row
 
 
-def image_rows(rows: dict[str, Tensor], title: str = "", scales: dict[str, Scale] | None = None) -> Figure:
+def image_rows(
+    rows: dict[str, Tensor], title: str = "", scales: dict[str, Scale] | None = None, headings: Sequence[str] = ()
+) -> Figure:
     """A labelled row of images for each entry.
 
     Args:
         rows: label to pictures `(n, C, H, W)` on the CPU, in [0, 1] where there is no scale; n is the same for all.
         title: above the whole.
         scales: label to (colour map, least, most), for pictures of one channel that are not grey.
+        headings: a line for each column.
 
     Raises:
         ValueError: where there is no row, a row has another number of pictures than the first, or holds no pictures.
@@ -39,19 +43,30 @@ def image_rows(rows: dict[str, Tensor], title: str = "", scales: dict[str, Scale
             expected = f"{max(columns, 1)} pictures (n, C, H, W) with 1 or 3 channels are expected, as in the first row"
             raise ValueError(f"row '{label}' has shape {tuple(images.shape)}; {expected}")
     figure = Figure(figsize=(0.9 * columns + 1, 0.95 * len(rows) + 0.4), layout="constrained")
-    axes = figure.subplots(len(rows), columns, squeeze=False)
-    for line, (label, images) in zip(axes, rows.items(), strict=True):
+    axes = figure.subplots(len(rows), squeeze=False)[:, 0]
+    for axis, (label, images) in zip(axes, rows.items(), strict=True):
         colours, least, most = (scales or {}).get(label, GREY)
-        for axis, image in zip(line, images, strict=True):
-            shown = axis.imshow(
-                image.permute(1, 2, 0).numpy(), cmap=colours, vmin=least, vmax=most, interpolation="nearest"
-            )
-            axis.set(xticks=[], yticks=[])
-        line[0].set_ylabel(label, rotation=0, ha="right", va="center")
+        line, centres = side_by_side(images)
+        shown = axis.imshow(line.numpy(), cmap=colours, vmin=least, vmax=most, interpolation="nearest")
+        axis.set(xticks=[], yticks=[], facecolor=str(BETWEEN), anchor="W")
+        axis.set_ylabel(label, rotation=0, ha="right", va="center")
         if label in (scales or {}):
-            figure.colorbar(shown, ax=list(line), fraction=0.02, pad=0.01)
+            figure.colorbar(shown, ax=axis, fraction=0.02, pad=0.01)
+        if headings and axis is axes[0]:
+            axis.set_xticks(centres, headings, fontsize=8)
+            axis.tick_params(length=0, labeltop=True, labelbottom=False)
     figure.suptitle(title)
     return figure
+
+
+def side_by_side(images: Tensor) -> tuple[Tensor, list[float]]:
+    """Pictures `(n, C, H, W)` as one, `(H, W', C)`, and where in it the middle of each is: an axis of its own for each
+    would take most of the time of a test."""
+    _, channels, height, width = images.shape
+    gap = images.new_full((height, math.ceil(width / 14), channels), BETWEEN if channels == 3 else math.nan)
+    parts = [part for image in images for part in (image.permute(1, 2, 0), gap)]
+    step = width + gap.shape[1]
+    return torch.cat(parts[:-1], dim=1), [step * k + (width - 1) / 2 for k in range(len(images))]
 
 
 def posterior_figure(
@@ -130,10 +145,7 @@ def walk_figure(
         length = variances[index, k].sqrt()
         walk = posterior.mean[index] + (stops.to(length) * length)[:, None] * directions[index, :, k]
         rows[f"PC {k + 1}\nstd {float(length):.2g}"] = displayable(walk, shape)
-    figure = image_rows(rows)
-    for axis, stop in zip(figure.axes, stops.tolist(), strict=False):
-        axis.set_title("mean" if stop == 0 else f"{stop:+g} std", fontsize=8)
-    return figure
+    return image_rows(rows, headings=["mean" if stop == 0 else f"{stop:+g} std" for stop in stops.tolist()])
 
 
 def _check_images(posterior: Posterior, shape: tuple[int, int, int]) -> None:
