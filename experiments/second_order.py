@@ -48,6 +48,7 @@ __all__ = ["RIVAL", "VARIANTS", "Variant", "measure", "summarise", "train"]
 
 RIVAL = "subspace iteration"
 RIVAL_IMAGES = 100
+DENOISER_STEPS = 200
 COMPONENTS = 5
 COLUMNS = ("captured_1", "captured_5", "captured_10", "trace_ratio", "correlation_by_image", "coverage_90")
 DATA = {
@@ -95,7 +96,7 @@ VARIANTS = {
 
 def denoiser_of_digits(run: Path, world: World) -> Path:
     """The folder of a denoiser of the digits, trained where `run` does not have it."""
-    changes = [*DATA["digits"], "loss=dsm", "max_steps=200"]
+    changes = [*DATA["digits"], "loss=dsm", f"max_steps={DENOISER_STEPS}"]
     folder = run / "digits_denoiser"
     trained(configs.load(configs.find("mnist.yml"), changes, runner="UnetDSMRunner", noise=0.5), folder, world)
     return folder

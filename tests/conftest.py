@@ -26,8 +26,8 @@ SMALL_RUNS = {
     "LowRankHybridRunner": ["--config", "digits_low_rank.yml", *DIGITS],
     "DoubleDiagonalHybridRunner": ["--config", "digits_low_rank.yml", *DIGITS],
     "SyntheticRunner": ["--config", "synthetic/plane.yml", "--set", "data.density=gaussians", "--set", "model.ngf=64",
-                        "--set", "data.size=4096", "--set", "model.ema_rate=0.98", "--set", "lr=0.003",
-                        "--set", "max_steps=600", "--set", "loss=centered"],
+                        "--set", "data.size=4096", "--set", "model.ema_rate=0.98", "--set", "lr=0.006",
+                        "--set", "max_steps=300", "--set", "loss=centered"],
 }  # fmt: skip
 
 

@@ -50,6 +50,7 @@ WRITES = {
 @pytest.mark.parametrize("name", SMALLEST)
 def test_experiment_writes_its_results(tmp_path, monkeypatch, capsys, name):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(second_order, "DENOISER_STEPS", 5)
     importlib.import_module(f"experiments.{name}").main([*shlex.split(SMALLEST[name]), "--results", "tables"])
     assert {path.name for path in Path("tables").iterdir()} == WRITES[name]
     assert "written:" in capsys.readouterr().out

@@ -21,7 +21,7 @@ from runners.state import TrainingState
 
 TINY = [
     *("--config", "digits_low_rank.yml", "--device", "cpu", "--doc", "tiny", "--ni", "--noise", "0.5"),
-    *("--set", "model.ngf=16", "--rank", "4", "--set", "max_steps=60", "--set", "print_every=20", "--set", "lr=0.003"),
+    *("--set", "model.ngf=16", "--rank", "4", "--set", "max_steps=30", "--set", "print_every=10", "--set", "lr=0.003"),
 ]
 
 
@@ -76,7 +76,7 @@ def test_test_writes_metrics_and_pictures(command, small_run, tmp_path, runner):
      ("DoubleDiagonalHybridRunner", "unet_cifar10.yml", (12, 32, 32, 3))],
 )  # fmt: skip
 def test_the_published_commands_run(command, tmp_path, monkeypatch, runner, name, shape):
-    monkeypatch.setattr(hybrid, "JACOBIAN_SECONDS", 1)
+    monkeypatch.setattr(hybrid, "JACOBIAN_SECONDS", 0)
     images = np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
     np.savez(tmp_path / "own.npz", images=images)
     changes = ["dataset=npz", "data.dataset=npz", "data_dir=own.npz", "model.ngf=4", "max_steps=2", "batch_size=4"]

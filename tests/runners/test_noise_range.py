@@ -97,7 +97,8 @@ ARRANGEMENTS = {
 @pytest.mark.parametrize("arrangement", ARRANGEMENTS)
 def test_a_resumed_run_takes_the_same_steps(command, denoiser, tmp_path, monkeypatch, arrangement):
     """Learning rates, levels, noise and probes: 3 steps and 3 more are 6, to the bit; and the frozen denoiser stays."""
-    changes = (*ARRANGEMENTS[arrangement], f"model.denoiser={denoiser}", "checkpoint_minutes=0", "max_steps=6")
+    few = ("checkpoint_minutes=0", "max_steps=6", "batch_size=16")
+    changes = (*ARRANGEMENTS[arrangement], f"model.denoiser={denoiser}", *few)
     options = [*SECOND, *(part for text in changes for part in ("--set", text))]
     assert command(*options, "--doc", "whole").returncode == 0
     folder = tmp_path / "runs/logs/whole_rank4"

@@ -117,15 +117,19 @@ def test_files_are_utf8_in_a_locale_that_has_only_ascii(tmp_path):
     (tmp_path / "c.yml").write_text(text, encoding="utf-8")
     plain = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C", "PYTHONIOENCODING": ""}
 
-    def call(*arguments: str) -> str:
-        command = [sys.executable, ROOT / "main.py", "--runner", "UnetDSMRunner", "--device", "cpu", *arguments]
-        done = subprocess.run(command, cwd=tmp_path, env=os.environ | plain, capture_output=True, encoding="ascii")
-        assert (done.returncode, done.stderr) == (0, "")
+    def calls(*several: str) -> str:
+        """In one process, which reads its arguments in its locale."""
+        code = "import sys, main\nfor call in sys.argv[1:]:\n    assert main.main(call.split('|')) == 0"
+        arguments = [f"--runner|UnetDSMRunner|--device|cpu|{call}" for call in several]
+        command = [sys.executable, "-c", code, *arguments]
+        environment = os.environ | plain | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, encoding="ascii")
+        assert done.stderr == ""
         return done.stdout
 
-    assert "--noise ? [? ...]" in call("--help")
-    call("--config", "c.yml", "--doc", "t", "--ni", "--comment", "auf Französisch: août")
-    assert "? = 0.5:\n" in call("--doc", "t", "--test")
+    assert "--noise ? [? ...]" in calls("--help")
+    out = calls("--config|c.yml|--doc|t|--ni|--comment|auf Französisch: août", "--doc|t|--test")
+    assert "? = 0.5:\n" in out
     folder = tmp_path / "runs/logs/t"
     config = yaml.safe_load((folder / "config.yml").read_text(encoding="utf-8"))
     assert (config["data_dir"], config["comment"]) == ("σ = ½, für Jürgen", "auf Französisch: août")

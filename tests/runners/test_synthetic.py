@@ -10,7 +10,7 @@ from runners.metrics import read_metrics
 
 CALL = ["--runner", "SyntheticRunner", "--config", "synthetic/plane.yml", "--doc", "plane", "--device", "cpu", "--ni",
         "--set", "data.density=gaussians", "--set", "model.ngf=64", "--set", "data.size=4096",
-        "--set", "model.ema_rate=0.98", "--set", "lr=0.003", "--set", "max_steps=600"]  # fmt: skip
+        "--set", "model.ema_rate=0.98", "--set", "lr=0.006", "--set", "max_steps=300"]  # fmt: skip
 
 
 @pytest.mark.parametrize(
