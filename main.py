@@ -6,6 +6,7 @@ import difflib
 import errno
 import io
 import logging
+import math
 import os
 import sys
 import threading
@@ -143,6 +144,12 @@ def check_together(parser: Parser, args: argparse.Namespace) -> None:
         parser.error("argument --noise: auto only with --input; a number is expected")
     if args.noise is not None and args.input is not None and len(args.noise) > 1:
         parser.error("argument --noise: one level is expected with --input, or auto")
+    if (
+        args.noise is not None
+        and args.input is not None
+        and not (args.noise[0] == "auto" or 0 < args.noise[0] < math.inf)
+    ):
+        parser.error(f"argument --noise: {args.noise[0]}; a positive, finite number is expected, or auto")
     if args.input is not None and not args.test:
         parser.error("argument --input: only with --test")
     if args.clean and args.input is None:

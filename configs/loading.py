@@ -108,7 +108,7 @@ def source_of(key: str, given: dict[str, str]) -> str | None:
 def _override(values: dict, text: str) -> None:
     key, separator, value = text.partition("=")
     key = key.strip()
-    if not separator or not key:
+    if not separator or not all(part.strip() for part in key.split(".")):
         raise UserError(f"--set {text}: write it as key=value or section.key=value")
     *sections, last = key.split(".")
     for section in sections:
@@ -139,8 +139,9 @@ def nearest(key: str) -> str:
 def _explain(error: ValidationError, path: str, given: dict[str, str]) -> str:
     """The first problem in one line."""
     problem = error.errors()[0]
-    key = ".".join(str(part) for part in problem["loc"])
-    source = given.get(key, f"{path}: {key}" if key else path)
+    key = ".".join(str(part) for part in problem["loc"] if part != "[key]")
+    whole = source_of(key, given) if key else None
+    source = given.get(key, f"{whole or path}: {key}" if key else path)
     if problem["type"] == "extra_forbidden":
         return f"{source}: unknown key{'' if source.endswith(key) else ' ' + key}; did you mean {nearest(key)}?"
     message = problem["msg"].removeprefix("Value error, ")

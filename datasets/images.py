@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from configs import Config, DataConfig, UserError, reason_of
+from datasets.archives import archived_images
 from datasets.folders import held_out_parts, image_files, split_by_name
 from datasets.pictures import cover, open_picture
 from datasets.pixels import Shape, as_images, to_float
@@ -275,8 +276,7 @@ def _npz(path: Path, split: str, data: DataConfig) -> Tensor:
     parts = path.with_name(f"{path.name}_{split}.npz")
     file = path if path.is_file() else parts
     try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
-            images = content["images"]
+        images = archived_images(file)
     except FileNotFoundError as error:
         raise UserError(f"data_dir: neither a file {path} nor {parts} is there") from error
     except KeyError as error:

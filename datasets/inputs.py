@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from configs import UserError, reason_of
+from datasets.archives import archived_images
 from datasets.folders import is_litter
 from datasets.pictures import cover, open_picture
 from datasets.pixels import Shape, as_images, as_values
@@ -136,8 +137,7 @@ def _array(file: Path) -> np.ndarray:
     try:
         if file.suffix.lower() == ".npy":
             return np.lib.format.open_memmap(file, mode="r")  # refuses arrays of objects
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            return archive["images"]
+        return archived_images(file)
     except KeyError as error:
         raise UserError(f"{file}: the archive has no array 'images'") from error
     except Exception as error:  # numpy meets a broken file with half a dozen types of exception

@@ -84,7 +84,7 @@ def join(device: str | None, together: bool = True) -> World:
     Raises:
         UserError: where the machine has no such device.
     """
-    chosen = _checked_device(device or best_device())
+    chosen = _checked_device(best_device() if device is None else device)
     size = int(os.environ.get("WORLD_SIZE", 1))
     if size == 1 or not together:
         return World(chosen)
