@@ -148,7 +148,8 @@ def make_input(kind: str, folder) -> str:
          ".npy of floats); mend or remove it"),
         ("text", "note.png: cannot be read as an image (no known format); mend or remove it"),
         ("archive", "a.npz: the archive has no array 'images'"),
-        ("broken", "b.npz: cannot be read as an array (not an archive, or the end of one is missing); mend"),
+        ("broken", "b.npz: cannot be read as an array (not an archive, or the end of one is missing); mend or "
+         "remove it"),
         ("code", "c.npy: cannot be read as an array (Array can't be memory-mapped: Python objects in dtype.); mend or "
          "remove it"),
         ("folder", "empty: the folder has no files"),
