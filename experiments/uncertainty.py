@@ -1,11 +1,11 @@
 """What is known of the posterior, and what it costs: `python -m experiments.uncertainty`.
 
 On the same noisy test images and the same denoiser, its leading principal components: by the trained second order in
-one call of the network; the same refined by one and two steps of subspace iteration; by the full Jacobian of s1, up to
-D = 1024; and by what needs no second order at all, subspace iteration on the denoiser from a random start until it
-converges. And its covariance: the trained one, its variances alone, Hutchinson's estimate of the variances from 64
-products with the Jacobian of s1, and the best single variance. What each catches of the residual r = x − E[x|x̃], what
-trace it predicts, its log score, and what it costs for an image.
+one call of the network; the same refined by one and two steps of five products with the Jacobian of s1 each; by the
+full Jacobian of s1, up to D = 1024; and by what needs no second order at all, subspace iteration on the denoiser from a
+random start until it converges. And its covariance: the trained one, its variances alone, Hutchinson's estimate of the
+variances from 64 products with the Jacobian of s1, and the best single variance. What each
+catches of the residual r = x − E[x|x̃], what trace it predicts, its log score, and what it costs for an image.
 """
 
 import math
@@ -58,7 +58,7 @@ class Answer:
 
 
 def by_head(scores: Scores, x: Tensor, generator: torch.Generator, refine: int = 0) -> Answer:
-    """The trained second order, refined by so many steps of subspace iteration."""
+    """The trained second order, refined by so many steps of `COMPONENTS` products with the Jacobian of s1."""
     posterior = inference.posterior(scores, x)
     _, directions = posterior.principal_components(COMPONENTS, refine, QUICK)
     calls = x.new_full((len(x),), 1 + refine * COMPONENTS)

@@ -7,6 +7,7 @@ from linalg.jacobians import Jacobian, hutchinson_diagonal, jacobian, jacobian_p
 from linalg.krylov import block_krylov, block_lanczos, conjugate_gradients, lanczos, subspace_iteration
 from linalg.matrix import SymmetricMatrix
 from linalg.orthogonal import orthogonal_columns
+from linalg.secants import refine_eigenpairs
 from linalg.solves import logdet_estimate, solve_by_products
 from linalg.tapered import TaperedLowRank
 
@@ -29,6 +30,7 @@ __all__ = [
     "logdet_estimate",
     "orthogonal_columns",
     "phi",
+    "refine_eigenpairs",
     "solve_by_products",
     "subspace_iteration",
 ]
