@@ -112,6 +112,9 @@ class UNetConfig(Section):
     dropout: Annotated[Number, Field(ge=0, lt=1)] = Field(0.0, description="Within the residual blocks.")
     positions: StrictBool = Field(True, description="A learned map at the start; fixes the size of the images.")
     level_bypass: StrictBool = Field(True, description="A way round the last norm for an image's level.")
+    norm: Literal["group", "pixel"] = Field(
+        "group", description="pixel: with none of attention, positions, level_bypass, a local network, for any size."
+    )
 
 
 class ModelConfig(Section):

@@ -258,14 +258,18 @@ class NoiseEmbedding(nn.Module):
 
 
 class Norm(nn.Module):
-    """`(1 + γ)·h + β`: `h` the input, normalised over each of (up to) eight groups of channels.
+    """`(1 + γ)·h + β`: `h` the input, normalised over each of (up to) eight groups of channels, all positions together;
+    or divided by its root mean square over the channels, at each position by itself, where the kind is `pixel`.
 
     γ and β are learned numbers, one for each channel; with `embedding` > 0 they are linear in a vector
     `(B, embedding)` that comes with the image.
+
+    Source: Wu and He, ECCV 2018 (groups); Karras et al., ICLR 2018, arXiv 1710.10196, section 4.2 (pixels).
     """
 
-    def __init__(self, channels: int, embedding: int = 0):
+    def __init__(self, channels: int, embedding: int = 0, kind: str = "group"):
         super().__init__()
+        self.kind = kind
         self.groups = math.gcd(8, channels)
         self.affine = nn.Linear(embedding, 2 * channels) if embedding else None
         if self.affine is None:
@@ -276,8 +280,12 @@ class Norm(nn.Module):
     def forward(self, x: Tensor, embedded: Tensor | None = None) -> Tensor:
         if self.affine is None:
             gamma, beta = self.weight
+            if self.kind == "pixel":
+                return _pixel_norm(x, gamma[None], beta[None])
             return F.group_norm(x, self.groups, 1 + gamma, beta, eps=1e-6)
         gamma, beta = self.affine(embedded).to(self.affine.weight.dtype).unflatten(1, (2, -1)).unbind(1)
+        if self.kind == "pixel":
+            return _pixel_norm(x, gamma, beta)
         # Written as the norm of one image with B·C channels, every image's own scale and shift ride on the
         # norm's: one pass over x where there would be three.
         batch, channels, height, width = x.shape
@@ -286,14 +294,21 @@ class Norm(nn.Module):
         return out.view_as(x)
 
 
+def _pixel_norm(x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+    """x `(B, C, H, W)`, of its own type; γ and β `(B, C)` or `(1, C)`."""
+    squares = x.to(torch.promote_types(x.dtype, torch.float32)).square().mean(1, keepdim=True)
+    scale = torch.rsqrt(squares + 1e-6).to(x.dtype)
+    return x * scale * (1 + gamma).to(x.dtype)[:, :, None, None] + beta.to(x.dtype)[:, :, None, None]
+
+
 class ResidualBlock(nn.Module):
     """Norm, SiLU, convolution, twice, plus the input; scale and shift of the second norm from the noise level."""
 
-    def __init__(self, channels: int, embedding: int, dropout: float):
+    def __init__(self, channels: int, embedding: int, dropout: float, norm: str):
         super().__init__()
-        self.norm1 = Norm(channels)
+        self.norm1 = Norm(channels, kind=norm)
         self.conv1 = conv3(channels, channels)
-        self.norm2 = Norm(channels, embedding)
+        self.norm2 = Norm(channels, embedding, norm)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = conv3(channels, channels)
 
@@ -305,15 +320,23 @@ class ResidualBlock(nn.Module):
 class Stage(nn.Module):
     """The residual blocks of one resolution; attention after the last, where there is any."""
 
-    def __init__(self, channels: int, blocks: int, attention: bool, embedding: int, dropout: float):
+    def __init__(self, channels: int, blocks: int, attention: bool, embedding: int, dropout: float, norm: str):
         super().__init__()
-        self.blocks = nn.ModuleList(ResidualBlock(channels, embedding, dropout) for _ in range(blocks))
+        self.blocks = nn.ModuleList(ResidualBlock(channels, embedding, dropout, norm) for _ in range(blocks))
         self.attention = Attention(channels, math.gcd(8, channels)) if attention else nn.Identity()
 
     def forward(self, x: Tensor, embedded: Tensor | None) -> Tensor:
         for block in self.blocks:
             x = block(x, embedded)
         return self.attention(x)
+
+
+def _reach(levels: int, blocks: int) -> int:
+    """Of a `UNet` without what looks at the whole image: a convolution at level l reaches 2^l pixels further, and a
+    pixel of the coarsest level is one block of 2^(levels − 1) with others."""
+    ways = [2] * (levels - 1) + [1]  # down and up, but at the coarsest
+    convolutions = sum(2 * blocks * way * 2**level for level, way in enumerate(ways))
+    return 2 + convolutions + 2 * 2 ** (levels - 1) + 2 ** (levels - 1) - 1
 
 
 class UNet(nn.Module):
@@ -335,12 +358,19 @@ class UNet(nn.Module):
         conditional: scale and shift of the norms depend on a number for each image, `c = ¼ ln σ`.
         level_bypass: scale and shift of the last norm depend on the logarithm of the mean squares that it
             divides by, and on c: the level of an image's features, which a norm removes, has a way around it.
+        norm: `group`, over all positions of an image, or `pixel`, over the channels of each position by itself. With
+            that, and without `positions`, `attention` and `level_bypass`, the network is local: see `reach`.
         last_scale: the last convolution begins with outputs about as large as this; with zeros at 0.
 
     Shape:
         x `(B, in_channels, H, W)`, c `(B,)` or one tensor for all, `()`; output `(B, out_channels, H, W)`, of the
         input's type under autocast too. `with_features` gives beside it the features `(B, widths[0], H, W)` that the
         last norm and convolution make it of.
+
+    Attributes:
+        multiple: height and width are padded inside to a multiple of this.
+        reach: how far an output looks: it depends on no input that is more pixels away, in either direction, and on
+            those by one rule everywhere but at the borders of the image. None where it depends on the whole image.
 
     Under autocast take derivatives backwards (`vjp`): torch's forward mode does not carry a norm's bfloat16.
 
@@ -361,6 +391,7 @@ class UNet(nn.Module):
         positions: bool = True,
         conditional: bool = True,
         level_bypass: bool = True,
+        norm: str = "group",
         last_scale: float = 0.0,
     ):
         super().__init__()
@@ -370,19 +401,21 @@ class UNet(nn.Module):
 
         def stage(level: int) -> Stage:
             attends = len(widths) - level <= attention
-            return Stage(widths[level], blocks, attends, embedding, dropout)
+            return Stage(widths[level], blocks, attends, embedding, dropout, norm)
 
         self.multiple = 2 ** len(steps)
+        local = norm == "pixel" and not (positions or attention or level_bypass)
+        self.reach = _reach(len(widths), blocks) if local else None
         self.embed = NoiseEmbedding(embedding) if conditional else None
         self.conv_in = conv3(in_channels, width)
         self.positions = nn.Parameter(torch.zeros(width, *image_size)) if positions else None
         self.down = nn.ModuleList(stage(level) for level in range(len(widths)))
         self.downsample = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in steps)
-        self.middle = ResidualBlock(widths[-1], embedding, dropout)
+        self.middle = ResidualBlock(widths[-1], embedding, dropout, norm)
         self.upsample = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in steps)
         self.up = nn.ModuleList(stage(level) for level in range(len(steps)))
         self.level_bypass = level_bypass
-        self.norm_out = Norm(width, math.gcd(8, width) + embedding if level_bypass else 0)
+        self.norm_out = Norm(width, math.gcd(8, width) + embedding if level_bypass else 0, norm)
         self.conv_out = conv3(width, outputs)
         nn.init.normal_(self.conv_out.weight, std=last_scale / math.sqrt(9 * width))
         nn.init.constant_(cast(Tensor, self.conv_out.bias), 0)

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.func import jvp, vjp, vmap
 
-from models.unet import DDPMUNet, UNet
+from models.unet import DDPMUNet, Norm, UNet
 from tests.conftest import REFERENCE
 
 
@@ -162,3 +162,37 @@ def test_autocast_gives_nearly_the_same_in_the_type_of_the_input(form):
     assert out.dtype == product.dtype == torch.float32
     assert (out - exact).norm() < 0.03 * exact.norm()
     assert (product - vjp(lambda x: network(x, c), x)[1](x)[0]).norm() < 0.05 * product.norm()
+
+
+LOCAL = {"norm": "pixel", "positions": False, "attention": 0, "level_bypass": False}
+
+
+@pytest.mark.parametrize(("widths", "blocks"), [((8,), 1), ((8, 8), 1), ((8, 8), 2), ((8, 8, 8), 1)])
+def test_a_local_network_looks_no_further_than_its_reach(widths, blocks):
+    """Where the gradient of a row of outputs is not zero; it is as far as that for one of the rows."""
+    size = 128 if len(widths) == 3 else 64
+    network, c = small(widths=widths, blocks=blocks, **LOCAL), torch.tensor(0.1)
+    x = images(1, 1, size, size).requires_grad_()
+    out, middle, furthest = network(x, c), size // 2, 0
+    for row in range(middle, middle + network.multiple):
+        (gradient,) = torch.autograd.grad(out[0, 0, row, middle], x, retain_graph=True)
+        seen = gradient[0, 0].nonzero() - torch.tensor([row, middle])
+        assert seen.abs().max() <= network.reach
+        furthest = max(furthest, int(seen.abs().max()))
+    assert furthest == network.reach
+
+
+@pytest.mark.parametrize("missing", LOCAL)
+def test_what_looks_at_the_whole_image_has_no_reach(missing):
+    network = UNet(1, (16, 16), **{name: value for name, value in LOCAL.items() if name != missing})
+    assert network.reach is None
+
+
+def test_a_norm_of_pixels_divides_by_the_root_mean_square_of_the_channels():
+    x = images(2, 4, 3, 3)
+    for norm in (Norm(4, kind="pixel"), Norm(4, 2, "pixel").double()):
+        out = norm(x, None if norm.affine is None else torch.zeros(2, 2).double())
+        expected = torch.stack(
+            [pixel / (pixel.square().mean() + 1e-6).sqrt() for pixel in x.movedim(1, 3).reshape(-1, 4)]
+        )
+        torch.testing.assert_close(out.movedim(1, 3).reshape(-1, 4), expected)
