@@ -73,6 +73,15 @@ def _noise(value: Any) -> float | tuple[float, float]:
     return levels[0], levels[1]
 
 
+def _values(value: Any) -> tuple[float, float]:
+    """The numbers that stand for black and for white."""
+    numbers = value if isinstance(value, list | tuple) else []
+    given = [float(number) for number in numbers if type(number) in (int, float)]
+    if len(given) != 2 or len(numbers) != 2 or not -math.inf < given[0] < given[1] < math.inf:
+        raise ValueError("two numbers are expected, black and the larger one white, [low, high]")
+    return given[0], given[1]
+
+
 def _image_size(value: Any) -> int | tuple[int, int]:
     """Height and width, or one number for both."""
     numbers = value if isinstance(value, list | tuple) else [value]
@@ -82,6 +91,7 @@ def _image_size(value: Any) -> int | tuple[int, int]:
 
 
 ImageSize = Annotated[int | tuple[int, int], PlainValidator(_image_size)]
+Values = Annotated[tuple[float, float], PlainValidator(_values)]
 Noise = Annotated[float | tuple[float, float], PlainValidator(_noise)]
 Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Positive = Annotated[Number, Field(gt=0)]
@@ -167,7 +177,12 @@ class DataConfig(Section):
 
     dataset: Dataset = "Digits"
     image_size: ImageSize = Field(8, description="Height and width: one number where they are equal, or [H, W].")
-    channels: Literal[1, 3] = Field(1, description="1: values in [0, 1]. 3: values in [-1, 1].")
+    channels: Literal[1, 3] = 1
+    values: Values | None = Field(
+        None,
+        description="Black and white, in the units of the data. By default those of an external model.denoiser, else "
+        "[0, 1] for one channel and [-1, 1] for three.",
+    )
     mean: Number | None = Field(None, description="Of all training values; measured where a network needs it.")
     std: Positive | None = Field(None, description="Their standard deviation, likewise.")
     random_flip: StrictBool = Field(False, description="Mirror each training image with probability 1/2.")

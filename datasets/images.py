@@ -30,7 +30,7 @@ from datasets.archives import archived_images
 from datasets.folders import held_out_parts, image_files, split_by_name
 from datasets.pictures import cover, open_picture
 from datasets.pixels import Shape, as_images, to_float
-from datasets.ranges import RangeCheck
+from datasets.ranges import Limits, RangeCheck
 from datasets.seeds import SEEDS_OF_TORCH, derived_seed, generator_of
 from datasets.synthetic import DENSITIES, DensityData
 
@@ -52,12 +52,14 @@ class ImageData:
         shape: `(C, H, W)`.
         device: that batches are moved to.
         workers: processes that decode, where `images` are files.
+        limits: the values of black and white, see `value_range`.
     """
 
     images: "Tensor | ImageFiles"
     shape: tuple[int, int, int]
     device: torch.device
     workers: int = 0
+    limits: Limits | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -91,7 +93,7 @@ def load(config: Config, split: str, device: torch.device | str = "cpu") -> Imag
     shape = cast(Shape, section.shape)
     images = READERS[section.dataset](_place(config), split, section)
     if isinstance(images, ImageFiles):
-        return ImageData(images, shape, device, section.workers)
+        return ImageData(images, shape, device, section.workers, section.values)
     if tuple(images.shape[1:]) != shape:
         channels, height, width = images.shape[1:]
         raise UserError(
@@ -100,7 +102,7 @@ def load(config: Config, split: str, device: torch.device | str = "cpu") -> Imag
         )
     if _has_room(images, device):
         images = images.to(device)
-    return ImageData(images, shape, device)
+    return ImageData(images, shape, device, limits=section.values)
 
 
 def at_hand(config: Config) -> bool:
@@ -183,7 +185,7 @@ def batches(data: ImageData | DensityData, order: Tensor | list[Tensor]) -> Iter
         if isinstance(images, UserError):
             raise images
         images = images.to(data.device, non_blocking=True)
-        yield to_float(images) if images.dtype == torch.uint8 else images.flatten(1)
+        yield to_float(images, data.limits) if images.dtype == torch.uint8 else images.flatten(1)
 
 
 def _uint8_batches(data: ImageData, order: Tensor | list[Tensor]) -> Iterator[Tensor | UserError]:
@@ -283,7 +285,7 @@ def _npz(path: Path, split: str, data: DataConfig) -> Tensor:
         raise UserError(f"{file}: has no array 'images'; (N, H, W) or (N, H, W, C) uint8 is expected") from error
     except Exception as error:  # numpy meets a broken archive with half a dozen types of exception
         raise UserError(f"{file}: cannot be read as .npz ({reason_of(error)})") from error
-    check = RangeCheck(data.channels)
+    check = RangeCheck(data.channels, data.values)
     try:
         (images,) = as_images(images, cast(Shape, data.shape))
         check.add(images)

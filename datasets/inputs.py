@@ -19,7 +19,7 @@ from datasets.archives import archived_images
 from datasets.folders import is_litter
 from datasets.pictures import cover, open_picture
 from datasets.pixels import Shape, as_images, as_values
-from datasets.ranges import RangeCheck
+from datasets.ranges import Limits, RangeCheck
 
 __all__ = ["ImageInputs", "read_images"]
 
@@ -39,6 +39,7 @@ class ImageInputs:
         path: of the file or folder.
         shape: of an image, `(C, H, W)`.
         resize: make images of other sizes fit: they cover `(H, W)`, and their middle is taken. Arrays are not resized.
+        limits: the values of black and white, see `value_range`.
 
     Attributes:
         names: one for each image, no two alike, in upper and lower case either.
@@ -48,10 +49,10 @@ class ImageInputs:
         UserError: where there is no such file, or one is no image or has another size.
     """
 
-    def __init__(self, path: str | Path, shape: Shape, resize: bool = False):
-        self.shape, self.resize = shape, resize
+    def __init__(self, path: str | Path, shape: Shape, resize: bool = False, limits: Limits | None = None):
+        self.shape, self.resize, self.limits = shape, resize, limits
         self.files = _files(Path(path))
-        self.values = RangeCheck(shape[0])
+        self.values = RangeCheck(shape[0], limits)
         counts = [sum(len(part) for part in self._read(file, self.values)) for file in self.files]
         self.names = _names(self.files, counts)
 
@@ -66,7 +67,7 @@ class ImageInputs:
         """
         waiting = torch.empty(0, math.prod(self.shape))
         for file in self.files:
-            for part in self._read(file, RangeCheck(self.shape[0])):
+            for part in self._read(file, RangeCheck(self.shape[0], self.limits)):
                 waiting = torch.cat([waiting, part])
                 while len(waiting) >= size:
                     yield waiting[:size]
@@ -94,12 +95,13 @@ class ImageInputs:
         return np.array(cover(picture, height, width) if self.resize else picture)
 
 
-def read_images(path: str | Path, shape: Shape) -> tuple[list[str], Tensor]:
+def read_images(path: str | Path, shape: Shape, limits: Limits | None = None) -> tuple[list[str], Tensor]:
     """All images of a file or folder at once; see `ImageInputs`.
 
     Args:
         path: of the file or folder.
         shape: of an image, `(C, H, W)`.
+        limits: the values of black and white, see `value_range`.
 
     Returns:
         a name for each image, and their values `(N, D)`, float32.
@@ -109,7 +111,7 @@ def read_images(path: str | Path, shape: Shape) -> tuple[list[str], Tensor]:
 
     Warns where the values do not seem to be in the range of the model.
     """
-    inputs = ImageInputs(path, shape)
+    inputs = ImageInputs(path, shape, limits=limits)
     if (doubt := inputs.values.doubt()) is not None:
         warnings.warn(f"{path}: {doubt}", stacklevel=2)
     return inputs.names, torch.cat(list(inputs.batches(len(inputs))))

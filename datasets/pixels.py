@@ -1,7 +1,7 @@
 """Between pixels, the values that models take, and pictures in [0, 1].
 
-The values of grey images lie in [0, 1] and those of coloured ones in [−1, 1], as published; a batch of N images of
-shape `(C, H, W)` is `(N, D)` of them, D = C·H·W.
+The values of images lie between `limits`, black and white: by default [0, 1] for grey images and [−1, 1] for coloured
+ones, as published; a batch of N images of shape `(C, H, W)` is `(N, D)` of them, D = C·H·W.
 """
 
 import warnings
@@ -14,50 +14,52 @@ from PIL import Image
 from torch import Tensor
 
 from datasets.pictures import to_mode
-from datasets.ranges import RangeCheck, value_range
+from datasets.ranges import Limits, RangeCheck, value_range
 
 __all__ = ["as_images", "displayable", "from_pixels", "like", "to_float", "to_pixels"]
 
 Shape = tuple[int, int, int]
 
 
-def to_float(images: Tensor) -> Tensor:
+def to_float(images: Tensor, limits: Limits | None = None) -> Tensor:
     """uint8 images `(N, C, H, W)` as values `(N, D)`, float32."""
-    low, high = value_range(images.shape[1])
+    low, high = value_range(images.shape[1], limits)
     return (images.float() * ((high - low) / 255) + low).flatten(1)
 
 
-def displayable(values: Tensor, shape: Shape) -> Tensor:
+def displayable(values: Tensor, shape: Shape, limits: Limits | None = None) -> Tensor:
     """Values `(N, D)` as pictures `(N, C, H, W)` in [0, 1], on the CPU; what is outside of the range is cut off."""
-    low, high = value_range(shape[0])
+    low, high = value_range(shape[0], limits)
     return ((values - low) / (high - low)).clamp(0, 1).unflatten(1, shape).cpu()
 
 
-def to_pixels(values: Tensor, shape: Shape) -> np.ndarray:
+def to_pixels(values: Tensor, shape: Shape, limits: Limits | None = None) -> np.ndarray:
     """Values as uint8 images.
 
     Args:
         values: `(N, D)`; what is outside of the range is cut off.
         shape: of an image, `(C, H, W)`.
+        limits: the values of black and white, see `value_range`.
 
     Returns:
         `(N, H, W)` for grey images, `(N, H, W, C)` for coloured ones.
     """
-    low, high = value_range(shape[0])
+    low, high = value_range(shape[0], limits)
     pixels = ((values - low) / (high - low) * 255).round().clamp(0, 255).to(torch.uint8).cpu()
     array = pixels.unflatten(1, shape).permute(0, 2, 3, 1).numpy()
     return array[..., 0] if shape[0] == 1 else array
 
 
-def from_pixels(images: Any, shape: Shape) -> Tensor:
+def from_pixels(images: Any, shape: Shape, limits: Limits | None = None) -> Tensor:
     """Images as values.
 
     Args:
         images: an array, a tensor on any device or nested lists of numbers, one image or N of them, channels last or
             first: `(H, W)`, `(N, H, W)`, `(H, W, C)`, `(N, H, W, C)`, `(C, H, W)`, `(N, C, H, W)` or `(N, D)`; a Pillow
-            image; or a list of any of these. uint8 goes from 0 to 255; floats of any precision are values already: in
-            [0, 1] for grey images, [−1, 1] for coloured ones, and outside where there is noise.
+            image; or a list of any of these. uint8 goes from 0 to 255; floats of any precision are values already:
+            between the limits, and outside where there is noise.
         shape: of an image, `(C, H, W)`.
+        limits: the values of black and white, see `value_range`.
 
     Returns:
         `(N, D)`, float32, on the CPU.
@@ -67,7 +69,7 @@ def from_pixels(images: Any, shape: Shape) -> Tensor:
 
     Warns where floats do not seem to be in that range.
     """
-    check = RangeCheck(shape[0])
+    check = RangeCheck(shape[0], limits)
     values = [as_values(batch, check) for batch in as_images(images, shape)]
     if (doubt := check.doubt()) is not None:
         warnings.warn(doubt, stacklevel=2)
@@ -78,7 +80,7 @@ def as_values(batch: np.ndarray, check: RangeCheck) -> Tensor:
     """Images of `as_images` as values `(N, D)`, float32, counted by `check`."""
     check.add(batch)
     images = torch.from_numpy(np.array(batch))  # a copy: what lies in a file cannot be written
-    return to_float(images) if batch.dtype == np.uint8 else images.float().flatten(1)
+    return to_float(images, (check.low, check.high)) if batch.dtype == np.uint8 else images.float().flatten(1)
 
 
 def as_images(images: Any, shape: Shape) -> list[np.ndarray]:

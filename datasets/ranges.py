@@ -6,12 +6,16 @@ import numpy as np
 
 __all__ = ["RangeCheck", "value_range"]
 
+Limits = tuple[float, float]
 STANDARD_ERRORS = 5
 SLACK = 0.01
 
 
-def value_range(channels: int) -> tuple[float, float]:
-    """The range of an image's values, without noise: [0, 1] for one channel, [−1, 1] for more."""
+def value_range(channels: int, limits: Limits | None = None) -> Limits:
+    """The range of an image's values, without noise, black and white: `limits` where they are given, else [0, 1] for
+    one channel and [−1, 1] for more."""
+    if limits is not None:
+        return limits
     return (0.0, 1.0) if channels == 1 else (-1.0, 1.0)
 
 
@@ -23,10 +27,11 @@ class RangeCheck:
 
     Args:
         channels: of the images.
+        limits: see `value_range`.
     """
 
-    def __init__(self, channels: int):
-        self.low, self.high = value_range(channels)
+    def __init__(self, channels: int, limits: Limits | None = None):
+        self.low, self.high = value_range(channels, limits)
         self.pixels = self.floats = self.at_ends = 0
         self.brightest = 0
         self.sum = self.squares = 0.0
@@ -70,6 +75,6 @@ class RangeCheck:
         assumed = f"floats are taken as they are, for images in [{self.low:g}, {self.high:g}]"
         if elsewhere or (outside and (clean or self.whole)):
             return f"{between}: {assumed}; scale them, or give pixels from 0 to 255 as uint8"
-        if self.low < 0 <= self.least and self.largest <= self.high and self.least < self.largest:
+        if (self.low, self.high) == (-1, 1) and 0 <= self.least < self.largest <= 1:
             return f"{between}, none negative: {assumed}; if they are in [0, 1], give 2·x − 1"
         return None

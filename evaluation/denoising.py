@@ -66,7 +66,7 @@ def denoising_metrics(scores: Scores, data: ImageData, seed: int) -> dict[str, f
         ValueError: where the scores are at σ = 0, or the images are not of their shape.
         UserError: where an image file cannot be read.
     """
-    low, high = datasets.value_range(data.shape[0])
+    low, high = datasets.value_range(data.shape[0], data.limits)
     totals = torch.zeros(3, dtype=torch.float64)
     for p in noisy_batches(data, noise_of(scores), seed):
         s1 = scores.s1(p.inputs)

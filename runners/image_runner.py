@@ -24,7 +24,7 @@ class ImageRunner(Runner[ImageData]):
 
     def pictures(self, values: Tensor) -> Tensor:
         """Values of the model `(n, D)` as pictures `(n, C, H, W)` in [0, 1], on the CPU."""
-        return datasets.displayable(values, self.test_data.shape)
+        return datasets.displayable(values, self.test_data.shape, self.test_data.limits)
 
     def title(self, metrics: dict, sigma: float) -> str:
         """Above the pictures of `--test`."""

@@ -236,3 +236,18 @@ def test_what_is_at_hand_needs_no_download(tmp_path, dataset, place):
         (folder / place).mkdir(parents=True)
     assert datasets.at_hand(config)
     assert datasets.at_hand(Config())
+
+
+def test_data_values_are_black_and_white(tmp_path):
+    pixels = np.random.default_rng(0).integers(256, size=(20, 8, 8, 3), dtype=np.uint8)
+    np.savez(tmp_path / "pixels.npz", images=pixels)
+    np.savez(tmp_path / "floats.npz", images=pixels / 255)
+    parts = []
+    for name in ("pixels", "floats"):
+        settings = config("npz", tmp_path / f"{name}.npz", channels=3, values=[0, 1])
+        data = datasets.load(settings, "train")
+        assert data.limits == (0.0, 1.0)
+        parts.append(read_all(data))
+    assert 0 <= parts[0].min() < 0.01
+    assert 0.99 < parts[0].max() <= 1
+    torch.testing.assert_close(parts[0], parts[1])

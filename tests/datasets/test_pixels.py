@@ -132,3 +132,19 @@ def test_values_of_the_range_are_never_doubted(sigma):
 def test_values_of_another_range_are_warned_about(images, shape, message):
     with pytest.warns(UserWarning, match=message):
         datasets.from_pixels(images, shape)
+
+
+@pytest.mark.parametrize("limits", [(0.0, 1.0), (-1.0, 1.0), (0.0, 255.0), (-0.5, 1.5)])
+def test_black_and_white_are_what_is_said(limits):
+    """Of every channel count: pixels there and back, pictures in [0, 1], and no doubt about values between the two."""
+    low, high = limits
+    images = np.random.default_rng(0).integers(256, size=(5, 4, 4, 3), dtype=np.uint8)
+    values = datasets.from_pixels(images, COLOURED, limits)
+    expected = torch.tensor(images).movedim(3, 1).flatten(1).double() / 255
+    torch.testing.assert_close(values.double(), low + (high - low) * expected)
+    np.testing.assert_array_equal(datasets.to_pixels(values, COLOURED, limits), images)
+    pictures = datasets.displayable(values, COLOURED, limits)
+    torch.testing.assert_close(pictures.flatten(1).double(), expected, rtol=0, atol=1e-6)
+    assert torch.equal(datasets.from_pixels(values.unflatten(1, COLOURED), COLOURED, limits), values)
+    with pytest.warns(UserWarning, match="scale them"):
+        datasets.from_pixels(high + 1 + values.unflatten(1, COLOURED).abs(), COLOURED, limits)
