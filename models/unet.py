@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.tiles import in_tiles
+
 __all__ = ["DDPMUNet", "UNet"]
 
 
@@ -372,6 +374,8 @@ class UNet(nn.Module):
         reach: how far an output looks: it depends on no input that is more pixels away, in either direction, and on
             those by one rule everywhere but at the borders of the image. None where it depends on the whole image.
 
+    Where no gradient is asked for, a local network takes a large image a tile at a time, see `in_tiles`.
+
     Under autocast take derivatives backwards (`vjp`): torch's forward mode does not carry a norm's bfloat16.
 
     Raises:
@@ -428,6 +432,13 @@ class UNet(nn.Module):
             if c is None:
                 raise ValueError("a conditional network takes c = ¼ ln σ with its images")
             embedded = self.embed(c.expand(len(x)))
+        if self.reach is not None and not (with_features or torch.is_grad_enabled()):
+            return in_tiles(lambda tile: self._evaluate(tile, embedded)[0], x, self.reach, self.multiple)
+        out, h = self._evaluate(x, embedded)
+        return (out, h.to(x.dtype)) if with_features else out
+
+    def _evaluate(self, x: Tensor, embedded: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The output, and the features that the last norm and convolution make it of."""
         h = self.conv_in(x)
         if self.positions is not None:
             if x.shape[2:] != self.positions.shape[1:]:
@@ -436,8 +447,7 @@ class UNet(nn.Module):
                 )
             h = h + self.positions.to(h.dtype)
         h = cut(self._trunk(pad_to_multiple(h, self.multiple), embedded), *x.shape[2:])
-        out = self._head(h, embedded).to(x.dtype)
-        return (out, h.to(x.dtype)) if with_features else out
+        return self._head(h, embedded).to(x.dtype), h
 
     def _trunk(self, h: Tensor, embedded: Tensor | None) -> Tensor:
         kept = []
