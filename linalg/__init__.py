@@ -7,6 +7,7 @@ from linalg.jacobians import Jacobian, hutchinson_diagonal, jacobian, jacobian_p
 from linalg.krylov import block_krylov, block_lanczos, conjugate_gradients, lanczos, subspace_iteration
 from linalg.matrix import SymmetricMatrix
 from linalg.orthogonal import orthogonal_columns
+from linalg.restricted import Restricted, restrict
 from linalg.secants import refine_eigenpairs
 from linalg.solves import logdet_estimate, solve_by_products
 from linalg.tapered import TaperedLowRank
@@ -15,6 +16,7 @@ __all__ = [
     "Dense",
     "DiagonalPlusLowRank",
     "Jacobian",
+    "Restricted",
     "SymmetricMatrix",
     "TaperedLowRank",
     "apply_by_eigenvectors",
@@ -31,6 +33,7 @@ __all__ = [
     "orthogonal_columns",
     "phi",
     "refine_eigenpairs",
+    "restrict",
     "solve_by_products",
     "subspace_iteration",
 ]

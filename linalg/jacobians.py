@@ -11,16 +11,25 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.func import jvp, vjp, vmap
+from tqdm import tqdm
 
 from linalg.dense import Dense
 from linalg.krylov import subspace_iteration
 from linalg.matrix import NEVER_DENSE_ABOVE, SymmetricMatrix
 
-__all__ = ["Jacobian", "hutchinson_diagonal", "jacobian", "jacobian_product", "jacobian_rows"]
+__all__ = [
+    "Jacobian",
+    "hutchinson_diagonal",
+    "iterated_eigenpairs",
+    "jacobian",
+    "jacobian_product",
+    "jacobian_rows",
+]
 
 Function = Callable[[Tensor], Tensor]
 
 POINTS = 512  # at most so many through the function at a time, where there are not more to begin with
+ENTRIES = 2**22  # of such points together
 STEPS, TOLERANCE = 100, 0.03  # of the iteration for eigenpairs: those of Manor and Michaeli
 
 
@@ -58,7 +67,7 @@ def jacobian_product(function: Function, x: Tensor, v: Tensor) -> Tensor:
 
 
 def hutchinson_diagonal(
-    matrix: SymmetricMatrix, probes: int, generator: torch.Generator | None = None
+    matrix: SymmetricMatrix, probes: int, generator: torch.Generator | None = None, progress: bool = False
 ) -> tuple[Tensor, Tensor]:
     """The diagonal of M as the mean of `v ∘ Mv` over random signs v, and how far off it may be.
 
@@ -66,21 +75,33 @@ def hutchinson_diagonal(
         matrix: M, B of them.
         probes: how many v, at least 2; the variance of the estimate falls as one over it.
         generator: of the signs, the same for every matrix, so that an answer does not depend on its neighbours.
+        progress: show a bar with the time that is left, on a terminal.
 
     Returns:
-        the estimate and its standard error, `(B, D)` each.
+        the estimate and its standard error, `(B, D)` each. Memory holds a few products at a time, where they are large.
 
     Raises:
         ValueError: where `probes` is below 2.
 
-    Source: Hutchinson 1989; Bekas, Kokiopoulou and Saad 2007.
+    Source: Hutchinson 1989; Bekas, Kokiopoulou and Saad 2007; for the squares in parts, Chan, Golub and LeVeque 1979.
     """
     if probes < 2:
         raise ValueError(f"probes is {probes}; at least 2 are expected, for a standard error")
-    signs = torch.randint(2, (matrix.dimension, probes), generator=generator, device=matrix.device)
-    signs = (signs.to(matrix.dtype) * 2 - 1).expand(len(matrix), -1, -1)
-    estimates = signs * (matrix @ signs)
-    return estimates.mean(2), estimates.std(2) / probes**0.5
+    mean = squares = torch.zeros(len(matrix), matrix.dimension, dtype=matrix.dtype, device=matrix.device)
+    size, done = max(1, ENTRIES // max(1, mean.numel())), 0
+    with tqdm(total=probes, desc="products", disable=None if progress else True, leave=False) as bar:
+        while done < probes:
+            count = min(size, probes - done)
+            signs = [torch.randint(2, mean.shape[1:], generator=generator, device=mean.device) for _ in range(count)]
+            block = (torch.stack(signs, dim=1).to(mean.dtype) * 2 - 1).expand(len(matrix), -1, -1)
+            estimates = block * (matrix @ block)
+            apart = estimates.mean(2) - mean
+            mean = mean + apart * (count / (done + count))
+            squares = squares + (estimates - estimates.mean(2, keepdim=True)).square().sum(2)
+            squares = squares + apart.square() * (done * count / (done + count))
+            done += count
+            bar.update(count)
+    return mean, (squares / (probes * (probes - 1))).sqrt()
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +131,10 @@ class Jacobian(SymmetricMatrix):
         return self.x.shape[1]
 
     @property
+    def products_only(self) -> bool:
+        return True
+
+    @property
     def dtype(self) -> torch.dtype:
         return self.x.dtype
 
@@ -134,7 +159,8 @@ class Jacobian(SymmetricMatrix):
         if v.ndim == 2:
             return (self @ v[:, :, None])[:, :, 0]
         scale, shift = (n[..., None] if isinstance(n, Tensor) else n for n in (self.scale, self.shift))
-        blocks = v.split(max(1, POINTS // max(1, len(self))), dim=2)
+        points = min(POINTS, ENTRIES // self.dimension)
+        blocks = v.split(max(1, points // max(1, len(self))), dim=2)
         product = torch.cat([jacobian_product(self.function, self.x, block) for block in blocks], dim=2)
         return scale * product + shift * v
 
@@ -165,21 +191,7 @@ class Jacobian(SymmetricMatrix):
         if 16 * k > self.dimension:
             return super().eigh_top(k, tolerance)
         self._check_count(k)
-        start = torch.randn(self.dimension, k, generator=torch.Generator().manual_seed(0)).to(self.x)
-        values, directions = self._iterate(start.expand(len(self), -1, -1), tolerance)
-        if (values < 0).any():  # the largest in size are not the largest: none is negative, once shifted by the lowest
-            lowest = values.amin(1, keepdim=True).clamp(max=0)
-            values, directions = (self - lowest)._iterate(directions, tolerance)
-            values = values + lowest
-        return values, directions
-
-    def _iterate(self, start: Tensor, tolerance: float | None) -> tuple[Tensor, Tensor]:
-        sine = TOLERANCE if tolerance is None else tolerance
-        values, directions, steps = subspace_iteration(lambda v, rows: self[rows] @ v, start, STEPS, sine)
-        if (steps == STEPS).any():
-            unfinished = f"eigenpairs of {int((steps == STEPS).sum())} of {len(self)} matrices"
-            warnings.warn(f"{STEPS} steps leave {unfinished} unfinished", RuntimeWarning, stacklevel=3)
-        return values, directions
+        return iterated_eigenpairs(self, k, tolerance)
 
     def clamp(self, floor: float) -> tuple[Dense, int]:
         """The matrix in full, with its eigenvalues below `floor` raised to it, and how many there were.
@@ -190,3 +202,23 @@ class Jacobian(SymmetricMatrix):
         if self.dimension > NEVER_DENSE_ABOVE:
             raise NotImplementedError(self._unavailable("a floor under the eigenvalues"))
         return Dense(self.dense()).clamp(floor)
+
+
+def iterated_eigenpairs(matrix: SymmetricMatrix, k: int, tolerance: float | None = None) -> tuple[Tensor, Tensor]:
+    """The k largest eigenpairs by subspace iteration; see `Jacobian.eigh_top`."""
+    start = torch.randn(matrix.dimension, k, generator=torch.Generator().manual_seed(0)).to(matrix.device, matrix.dtype)
+    values, directions = _iterate(matrix, start.expand(len(matrix), -1, -1), tolerance)
+    if (values < 0).any():  # the largest in size are not the largest: none is negative, once shifted by the lowest
+        lowest = values.amin(1, keepdim=True).clamp(max=0)
+        values, directions = _iterate(matrix - lowest, directions, tolerance)
+        values = values + lowest
+    return values, directions
+
+
+def _iterate(matrix: SymmetricMatrix, start: Tensor, tolerance: float | None) -> tuple[Tensor, Tensor]:
+    sine = TOLERANCE if tolerance is None else tolerance
+    values, directions, steps = subspace_iteration(lambda v, rows: matrix[rows] @ v, start, STEPS, sine)
+    if (steps == STEPS).any():
+        unfinished = f"eigenpairs of {int((steps == STEPS).sum())} of {len(matrix)} matrices"
+        warnings.warn(f"{STEPS} steps leave {unfinished} unfinished", RuntimeWarning, stacklevel=4)
+    return values, directions

@@ -42,6 +42,11 @@ class SymmetricMatrix(ABC):
         """D."""
 
     @property
+    def products_only(self) -> bool:
+        """Whether M is known by products alone, each of them a call of a network."""
+        return False
+
+    @property
     @abstractmethod
     def dtype(self) -> torch.dtype: ...
 

@@ -7,11 +7,22 @@ import pytest
 import torch
 
 import linalg
-from linalg import Dense, DiagonalPlusLowRank, Jacobian, SymmetricMatrix, TaperedLowRank, hutchinson_diagonal, phi
+from linalg import (
+    Dense,
+    DiagonalPlusLowRank,
+    Jacobian,
+    Restricted,
+    SymmetricMatrix,
+    TaperedLowRank,
+    hutchinson_diagonal,
+    phi,
+)
 
 BATCH = 3
 KINDS = ["rank 0", "rank 1", "rank 5", "rank 4, tapered", "dense", "Jacobian"]
-SHAPES = {7: (1, 1, 7), 60: (3, 4, 5)}  # of images of D entries
+KINDS += ["rank 4, tapered, restricted", "Jacobian, restricted"]  # to some of the entries of one that is larger
+SHAPES = {7: (1, 1, 7), 11: (1, 1, 11), 60: (3, 4, 5), 90: (3, 5, 6)}  # of images of D entries
+LARGER = {7: 11, 60: 90}
 FORMS = ["plain", "scaled", "indefinite"]
 close = torch.testing.assert_close
 
@@ -33,6 +44,10 @@ def low_rank(beta: torch.Tensor, taper: torch.Tensor | float = 1.0) -> torch.Ten
 
 def make(kind: str, dimension: int, dtype: torch.dtype) -> tuple[SymmetricMatrix, torch.Tensor]:
     """A positive definite matrix of the kind, and its dense form in float64."""
+    if kind.endswith("restricted"):
+        whole, dense = make(kind.removesuffix(", restricted"), LARGER[dimension], dtype)
+        places = torch.randperm(LARGER[dimension], generator=torch.Generator().manual_seed(0))[:dimension]
+        return Restricted(whole, places), dense[:, places[:, None], places]
     if kind.startswith("rank"):
         alpha = normal(BATCH, dimension, seed=0).abs() + 0.1
         beta = normal(BATCH, dimension, int(kind[5]), seed=1) / dimension**0.5
@@ -236,8 +251,9 @@ def test_a_floor_under_the_eigenvalues(case, near, kind, form):
         assert count == 0
         near(clamped.dense(), dense)
     elif kind.startswith("rank"):
-        assert count == (matrix.alpha < 0.05).sum()
-        near(clamped.diagonal(), dense.diagonal(dim1=1, dim2=2) + (0.05 - matrix.alpha).clamp(min=0).double())
+        alpha = matrix.whole.alpha[:, matrix.places] if isinstance(matrix, Restricted) else matrix.alpha
+        assert count == (alpha < 0.05).sum()
+        near(clamped.diagonal(), dense.diagonal(dim1=1, dim2=2) + (0.05 - alpha).clamp(min=0).double())
     else:
         assert count == (torch.linalg.eigvalsh(dense) < 0.05).sum()
         above = torch.linalg.eigvalsh(dense).clamp(min=0.05)
@@ -292,11 +308,12 @@ def test_inner_products(case, near, other_kind, dimension, dtype):
         matrix.inner(other[:2])
 
 
-@pytest.mark.parametrize("kind", KINDS[:-1])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.startswith("Jacobian")])
 @pytest.mark.parametrize("dtype", [torch.float64])
 def test_gradients_are_those_of_the_dense_formulas(kind, dimension, dtype):
     matrix, _ = make(kind, dimension, dtype)
-    names = [name for name in ("matrix", "alpha", "beta", "ranges") if hasattr(matrix, name)]
+    whole = matrix.whole if isinstance(matrix, Restricted) else matrix
+    names = [name for name in ("matrix", "alpha", "beta", "ranges") if hasattr(whole, name)]
     v, _ = block(dimension, dtype)
     other = make("dense", dimension, dtype)[0]
     pairs = {
@@ -312,13 +329,17 @@ def test_gradients_are_those_of_the_dense_formulas(kind, dimension, dtype):
     }
 
     def gradients(function, of_dense: bool):
-        leaves = [getattr(matrix, name).clone().requires_grad_() for name in names]
+        leaves = [getattr(whole, name).clone().requires_grad_() for name in names]
         if kind == "dense":
             dense = leaves[0]
         else:
-            taper = tapers(leaves[2], SHAPES[dimension]) if kind.endswith("tapered") else 1.0
+            taper = tapers(leaves[2], SHAPES[whole.dimension]) if "tapered" in kind else 1.0
             dense = torch.diag_embed(leaves[0]) + low_rank(leaves[1], taper)
-        values = function(dense if of_dense else replace(matrix, **dict(zip(names, leaves, strict=True))))
+        structured: SymmetricMatrix = replace(whole, **dict(zip(names, leaves, strict=True)))
+        if isinstance(matrix, Restricted):
+            dense = dense[:, matrix.places[:, None], matrix.places]
+            structured = Restricted(structured, matrix.places)
+        values = function(dense if of_dense else structured)
         weights = torch.linspace(0.5, 2, values.numel(), dtype=dtype).view(values.shape)
         return torch.autograd.grad((weights * values).sum(), leaves, allow_unused=True, materialize_grads=True)
 
