@@ -30,7 +30,7 @@ def tapered() -> TaperedLowRank:
 
 def field(x: torch.Tensor) -> torch.Tensor:
     """The gradient of Σ log cosh (Ax)_i: its Jacobian is `Aᵀ diag(1 − tanh²) A`."""
-    axes = normal(SIZE, SIZE, seed=2) * 0.8 ** torch.arange(SIZE)[:, None] / SIZE**0.5
+    axes = normal(SIZE, SIZE, seed=2) * 0.6 ** torch.arange(SIZE)[:, None] / SIZE**0.5
     return (x @ axes.mT).tanh() @ axes
 
 
@@ -91,7 +91,7 @@ def test_a_part_of_a_part():
 def test_eigenpairs_of_a_part(name):
     """Of 200 entries, by products alone: of a Jacobian by subspace iteration, whose tolerance is a sine."""
     matrix, places = MATRICES[name](), torch.arange(SIZE)[:200]
-    values, vectors = restrict(matrix, places).eigh_top(3, 1e-6)
+    values, vectors = restrict(matrix, places).eigh_top(3, 1e-4)
     exact = torch.linalg.eigh(matrix.dense()[:, :200, :200])
     close(values, exact.eigenvalues.flip(1)[:, :3], rtol=1e-4, atol=0)
     overlap = (vectors.mT @ exact.eigenvectors.flip(2)[:, :, :3]).diagonal(dim1=1, dim2=2).abs()
