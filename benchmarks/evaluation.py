@@ -26,6 +26,7 @@ from runners import distributed
 __all__ = ["USES", "WAYS", "Way", "cost", "jacobian_cost", "ways"]
 
 PROBES = 100
+MOMENTS = ["data.mean=0.1", "data.std=0.3"]  # of images that are not loaded
 COMPONENTS = 5
 
 
@@ -90,6 +91,7 @@ DIAGONAL = ("unet_cifar10.yml", "DoubleDiagonalHybridRunner", 1, "s2")
 WAYS = [
     *ways("digits_low_rank.yml", 64, (16,)),
     *ways("unet_mnist.yml", 784, (50, 20, 200, 1000)),
+    *ways("mnist.yml", 784, (16,)),
     Way(*DIAGONAL, "jacobian s2", "3072 vector-Jacobian products of s1"),
     Way(*DIAGONAL, "s2", "diagonal head"),
 ]
@@ -106,7 +108,7 @@ def cost(way: Way, batch: int, rows: int, device_name: str) -> tuple[float, int]
         device_name: where.
     """
     device = torch.device(device_name)
-    config = configs.load(configs.find(way.config), runner=way.runner, noise=0.5, rank=way.rank)
+    config = configs.load(configs.find(way.config), MOMENTS, runner=way.runner, noise=0.5, rank=way.rank)
     shape = config.data.shape
     network = models.build(config, shape).to(device).eval()
     scores = models.score_model(network, config, shape).at(config.sigmas[0])

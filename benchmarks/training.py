@@ -33,6 +33,13 @@ HYBRID = {
     "unet_mnist.yml": ("LowRankHybridRunner", "mnist_low_rank_shared.yml"),
     "unet_cifar10.yml": ("DoubleDiagonalHybridRunner", "cifar10_diagonal_shared.yml"),
 }
+UNETS = {
+    "dsm_mnist.yml": "mnist.yml",
+    "dsm_cifar10.yml": "cifar10.yml",
+    "unet_mnist.yml": "mnist.yml",
+    "unet_cifar10.yml": "cifar10.yml",
+}
+"""The configuration of the same images by a U-Net."""
 VARIANTS: dict[str, dict[str, Any]] = {
     "fp32": {},
     "fp32, channels last": {"channels_last": True},
@@ -66,6 +73,7 @@ def _steps() -> Iterator[Step]:
     for name in FIRST_ORDER:
         for variant, changes in VARIANTS.items():
             yield Step(name, variant, "UnetDSMRunner", name, changes)
+        yield from _unet_steps(name, "UnetDSMRunner", "dsm")
     for name, (runner, shared) in HYBRID.items():
         for loss, objective in losses.OBJECTIVES[2].items():
             if objective.published:
@@ -74,6 +82,14 @@ def _steps() -> Iterator[Step]:
                 yield Step(name, loss, runner, name, {"loss": loss})
         for variant, changes in VARIANTS.items():
             yield Step(name, f"{Path(shared).stem}, {variant}", runner, shared, changes)
+        yield from _unet_steps(name, "LowRankHybridRunner", "centered_jacobian")
+
+
+def _unet_steps(name: str, runner: str, loss: str) -> Iterator[Step]:
+    if name in UNETS:
+        for precision in ("fp32", "bf16"):
+            changes = {"loss": loss, "precision": precision}
+            yield Step(name, f"U-Net, {precision}", runner, UNETS[name], changes)
 
 
 STEPS = list(_steps())

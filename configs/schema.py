@@ -122,8 +122,8 @@ class UNetConfig(Section):
     dropout: Annotated[Number, Field(ge=0, lt=1)] = Field(0.0, description="Within the residual blocks.")
     positions: StrictBool = Field(True, description="A learned map at the start; fixes the size of the images.")
     level_bypass: StrictBool = Field(True, description="A way round the last norm for an image's level.")
-    norm: Literal["group", "pixel"] = Field(
-        "group", description="pixel: with none of attention, positions, level_bypass, a local network, for any size."
+    norm: Literal["group", "none"] = Field(
+        "group", description="none: scale and shift alone; with attention: 0 and the two above false it is local."
     )
 
 
@@ -150,7 +150,7 @@ class ModelConfig(Section):
     denoiser: StrictStr | None = Field(
         None,
         description="Run folder of a trained s1 of the same network: the second order is trained on it, frozen, or on "
-        "a trunk: shared that begins from it.",
+        "a trunk: shared that begins from it. Or a denoiser from elsewhere: ffdnet, ffdnet:FILE, module:function.",
     )
     second_order: Literal["begun", "fresh", "features"] = Field(
         "begun",

@@ -22,8 +22,8 @@ from datasets.mixtures import (
     multivariate_normal,
 )
 from datasets.noise import estimate_noise
-from datasets.pixels import displayable, from_pixels, like, to_float, to_pixels
-from datasets.ranges import value_range
+from datasets.pixels import displayable, from_pixels, like, picture_shape, to_float, to_pixels
+from datasets.ranges import Limits, value_range
 from datasets.seeds import derived_seed, generator_of
 from datasets.synthetic import (
     DENSITIES,
@@ -42,6 +42,7 @@ __all__ = [
     "READERS",
     "CurveMixture",
     "DensityData",
+    "Limits",
     "GaussianMixture",
     "ImageData",
     "ImageFiles",
@@ -66,6 +67,7 @@ __all__ = [
     "load",
     "logistics",
     "multivariate_normal",
+    "picture_shape",
     "read_images",
     "rings",
     "to_float",

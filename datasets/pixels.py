@@ -6,17 +6,18 @@ ones, as published; a batch of N images of shape `(C, H, W)` is `(N, D)` of them
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from datasets.pictures import to_mode
+from datasets.pictures import open_picture, to_mode
 from datasets.ranges import Limits, RangeCheck, value_range
 
-__all__ = ["as_images", "displayable", "from_pixels", "like", "to_float", "to_pixels"]
+__all__ = ["as_images", "displayable", "from_pixels", "like", "picture_shape", "to_float", "to_pixels"]
 
 Shape = tuple[int, int, int]
 
@@ -74,6 +75,34 @@ def from_pixels(images: Any, shape: Shape, limits: Limits | None = None) -> Tens
     if (doubt := check.doubt()) is not None:
         warnings.warn(doubt, stacklevel=2)
     return torch.cat(values)
+
+
+def picture_shape(images: Any, shape: tuple[int | None, ...]) -> Shape:
+    """`(C, H, W)` of pictures, where the shape that is expected leaves H and W open.
+
+    Args:
+        images: what `from_pixels` takes, or the path of a file or folder, of which the first file counts.
+        shape: that is expected, `(C, H, W)`; H and W None for any.
+
+    Raises:
+        ValueError: where that cannot be seen from the images.
+        UserError: where a file cannot be read.
+    """
+    channels, *sides = shape
+    if None not in sides:
+        return cast(Shape, tuple(shape))
+    if isinstance(images, list | tuple) and len(images):
+        images = images[0]
+    if isinstance(images, str | Path):
+        images = open_picture(images, channels or 3)
+    if isinstance(images, Image.Image):
+        return channels or 3, images.height, images.width
+    size = tuple(np.shape(images))
+    if len(size) >= 3 and size[-1] == channels:
+        return size[-1], size[-3], size[-2]
+    if len(size) >= 3 and size[-3] == channels:
+        return size[-3], size[-2], size[-1]
+    raise ValueError(f"an array of shape {size}; pictures of {channels} channels are expected, (H, W, C) or (C, H, W)")
 
 
 def as_values(batch: np.ndarray, check: RangeCheck) -> Tensor:

@@ -4,9 +4,11 @@ import math
 
 import numpy as np
 
-__all__ = ["RangeCheck", "value_range"]
+__all__ = ["Limits", "RangeCheck", "value_range"]
 
 Limits = tuple[float, float]
+"""Black and white."""
+
 STANDARD_ERRORS = 5
 SLACK = 0.01
 

@@ -96,9 +96,9 @@ def posterior_figure(
     """
     _check_images(posterior, shape)
     whole_number("components", components)
-    rows = {} if clean is None else {"clean": displayable(clean, shape)}
-    rows["noisy"] = displayable(posterior.noisy, shape)
-    rows["denoised"] = displayable(posterior.mean, shape)
+    rows = {} if clean is None else {"clean": displayable(clean, shape, posterior.scores.values)}
+    rows["noisy"] = displayable(posterior.noisy, shape, posterior.scores.values)
+    rows["denoised"] = displayable(posterior.mean, shape, posterior.scores.values)
     rows["std"] = posterior.std().unflatten(1, shape).mean(1, keepdim=True).cpu()
     scales = {"std": ("magma", 0.0, float(rows["std"].max()))}
     if components:
@@ -144,7 +144,7 @@ def walk_figure(
     for k in range(components):
         length = variances[index, k].sqrt()
         walk = posterior.mean[index] + (stops.to(length) * length)[:, None] * directions[index, :, k]
-        rows[f"PC {k + 1}\nstd {float(length):.2g}"] = displayable(walk, shape)
+        rows[f"PC {k + 1}\nstd {float(length):.2g}"] = displayable(walk, shape, posterior.scores.values)
     return image_rows(rows, headings=["mean" if stop == 0 else f"{stop:+g} std" for stop in stops.tolist()])
 
 

@@ -68,9 +68,9 @@ def picture(folders: dict[float, Path], images: int, seed: int) -> Figure:
         p = next(evaluation.noisy_batches(data, noise, seed, batch_size=images))
         posterior = inference.posterior(scores, p.inputs)
         std = posterior.std().unflatten(1, data.shape).mean(1, keepdim=True)
-        rows.setdefault("clean", datasets.displayable(p.clean, data.shape))
-        rows[f"σ = {noise:g}"] = datasets.displayable(p.inputs, data.shape)
-        rows[f"denoised, {noise:g}"] = datasets.displayable(posterior.mean, data.shape)
+        rows.setdefault("clean", datasets.displayable(p.clean, data.shape, data.limits))
+        rows[f"σ = {noise:g}"] = datasets.displayable(p.inputs, data.shape, data.limits)
+        rows[f"denoised, {noise:g}"] = datasets.displayable(posterior.mean, data.shape, data.limits)
         rows[f"std, {noise:g}"] = std
         scales[f"std, {noise:g}"] = ("magma", 0.0, float(std.max()))
     return evaluation.image_rows(rows, scales=scales)

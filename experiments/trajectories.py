@@ -64,7 +64,7 @@ def on_images(folder: Path, step_size: float, shown: list[int], images: int, see
             print(error)
         rows |= {f"{name}\n{step} steps": states[step] for step in shown if step in states}
     means = {label: inference.posterior_mean(scores.s1(x), x, scores.sigma) for label, x in rows.items()}
-    pictures = {label: datasets.displayable(mean, data.shape) for label, mean in means.items()}
+    pictures = {label: datasets.displayable(mean, data.shape, data.limits) for label, mean in means.items()}
     title = f"{config.data.dataset}, σ = {scores.sigma:g}, ε = {step_size:g}: E[x|x̃] of the states"
     return evaluation.image_rows(pictures, title)
 

@@ -23,6 +23,7 @@ import datasets
 import evaluation
 import inference
 import linalg
+from configs import UserError
 from experiments.harness import argument_parser, open_run, run, save_table, table, trained
 from linalg import DiagonalPlusLowRank, Jacobian, SymmetricMatrix
 from models import Scores
@@ -220,15 +221,19 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     world = distributed.join(args.device)
     folders = {"mnist": args.mnist, "cifar10": args.cifar10}
-    rows = []
+    settings = {"components": COMPONENTS, "probes": PROBES, "seed": args.seed, **folders}
+    rows: list[dict] = []
     for name in args.data:
         folder = folders[name] if name in folders else trained_on_digits(args.run, world, args.overrides)
-        for sigma in args.noise if name in folders else [0.5]:
+        low, high = configs.load(folder / "config.yml").sigmas
+        for sigma in (level for level in args.noise if low <= level <= high):
             measured = compare(folder, args.images, world.device, args.seed, sigma)
             rows += [{"data": name} | row for row in measured]
+            path = save_table(args.results / "uncertainty.csv", rows, settings, world.device)
+    if not rows:
+        raise UserError(f"--noise {' '.join(map(str, args.noise))}: no model has one of these levels")
     print(summarise(rows))
-    settings = {"components": COMPONENTS, "probes": PROBES, "seed": args.seed, **folders}
-    print("written:", save_table(args.results / "uncertainty.csv", rows, settings, world.device))
+    print("written:", path)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def denoise(
     Args:
         model: of images; or the path of a run folder or checkpoint.
         images: all that `datasets.from_pixels` takes: an array, a tensor, a Pillow image, or a list of these; or the
-            path of a file or folder.
+            path of a file or folder. All of one size, whatever that is where the model takes any.
         sigma: σ, in the units of the model; it can be left out for a model of one level.
 
     Returns:
@@ -54,29 +54,30 @@ def denoise(
         if model.sigmas[0] != model.sigmas[1]:
             raise UserError("sigma: the model has scores at σ from {:g} to {:g}; say which".format(*model.sigmas))
         sigma = model.sigmas[0]
-    scores = model.at(sigma)
+    shape = datasets.picture_shape(images, model.shape)
+    scores = model.at(sigma, shape)
     if isinstance(images, str | Path):
-        noisy = datasets.read_images(images, model.shape)[1]
+        noisy = datasets.read_images(images, shape, scores.values)[1]
     else:
-        noisy = datasets.from_pixels(images, model.shape)
+        noisy = datasets.from_pixels(images, shape, scores.values)
     parts = (scores.points(part) for part in noisy.split(BATCH))
     mean = torch.cat([posterior_mean(scores.s1(part), part, noise_of(scores)).cpu() for part in parts])
     if isinstance(images, str | Path):
-        return datasets.to_pixels(mean, model.shape)
-    return _in_the_form_of(images, mean, model.shape)
+        return datasets.to_pixels(mean, shape, scores.values)
+    return _in_the_form_of(images, mean, shape, scores.values)
 
 
-def _in_the_form_of(images: Any, mean: Tensor, shape: tuple[int, int, int]) -> Any:
+def _in_the_form_of(images: Any, mean: Tensor, shape: tuple[int, int, int], limits: datasets.Limits | None) -> Any:
     """Values `(N, D)` as the pictures were given that they are the means of."""
     if isinstance(images, Image.Image):
-        return datasets.to_pixels(mean, shape)[0]
+        return datasets.to_pixels(mean, shape, limits)[0]
     if isinstance(images, list | tuple) and any(isinstance(one, Tensor | np.ndarray | Image.Image) for one in images):
         counts = [1 if isinstance(one, Image.Image) else math.prod(np.shape(one)) // mean.shape[1] for one in images]
-        return [_in_the_form_of(one, part, shape) for one, part in zip(images, mean.split(counts), strict=True)]
+        return [_in_the_form_of(one, part, shape, limits) for one, part in zip(images, mean.split(counts), strict=True)]
     array = images if isinstance(images, Tensor) else np.asarray(images)
     values = mean
     if array.dtype in (np.uint8, torch.uint8):
-        pixels = torch.from_numpy(datasets.to_pixels(mean, shape)).reshape(-1, *shape[1:], shape[0])
+        pixels = torch.from_numpy(datasets.to_pixels(mean, shape, limits)).reshape(-1, *shape[1:], shape[0])
         values = pixels.movedim(-1, 1).flatten(1)
     pictures = datasets.like(values, tuple(array.shape), shape)
     return pictures.to(array.device) if isinstance(array, Tensor) else pictures.contiguous().numpy()

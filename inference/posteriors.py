@@ -3,6 +3,7 @@
 import math
 import numbers
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,8 +11,9 @@ import torch
 from torch import Tensor
 
 from inference.arguments import noise_of, points_of, positive_number, whole_number
+from inference.regions import entries_of, region_of, restricted_scores
 from inference.tweedie import posterior_covariance, posterior_mean
-from linalg import Jacobian, SymmetricMatrix, hutchinson_diagonal, refine_eigenpairs
+from linalg import Jacobian, SymmetricMatrix, hutchinson_diagonal, refine_eigenpairs, restrict
 from models import Scores
 
 __all__ = ["Posterior", "posterior"]
@@ -130,6 +132,37 @@ class Posterior:
         else:
             variances, directions = self.covariance.eigh_top(k, tolerance)
         return self._clip(variances, "variances of components"), with_fixed_sign(directions)
+
+    def region(self, where: Sequence[int] | Tensor) -> "Posterior":
+        """The posterior of a region's pixels, given the whole picture.
+
+        The components of a whole photograph mean little: its far parts are independent. Those of a region tell what it
+        may be. Refined components, and all that is asked without s2, take products with the Jacobian of the region
+        alone; where s1 is local (`models.Locality`) they cost no more in a large picture than in a small one.
+
+        Args:
+            where: (top, left, height, width) in pixels, or a mask `(H, W)` of type bool.
+
+        Returns:
+            of the entries of its pixels, in all channels, in the order of the picture: `(1, C·height·width)` for a box.
+
+        Raises:
+            ValueError: where there is more than one picture, they are no pictures, or the region does not lie in it.
+        """
+        shape = self.scores.shape
+        if len(self) != 1 or shape is None or len(shape) != 3:
+            given = f"{len(self)} points of shape {shape}"
+            raise ValueError(f"{given}; one picture (C, H, W) is expected, posterior[i : i + 1] of several")
+        picture = (shape[0], shape[1], shape[2])
+        box, mask = region_of(where, picture)
+        entries = entries_of(box, mask, picture).to(self.noisy.device)
+        scores = restricted_scores(self.scores, self.noisy, box, mask, picture)
+        noisy = self.noisy[:, entries]
+        if isinstance(self.covariance, Jacobian):
+            covariance = posterior_covariance(Jacobian(scores.s1, noisy), self.sigma)
+        else:
+            covariance = restrict(self.covariance, entries)
+        return Posterior(self.mean[:, entries], covariance, noisy, scores, self.floor)
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:

@@ -2,6 +2,7 @@
 
 from linalg.dense import Dense, as_matrix
 from linalg.diagonal_plus_low_rank import DiagonalPlusLowRank
+from linalg.differences import central_product, differences
 from linalg.functions import apply_by_eigenvectors, phi
 from linalg.jacobians import Jacobian, hutchinson_diagonal, jacobian, jacobian_product, jacobian_rows
 from linalg.krylov import block_krylov, block_lanczos, conjugate_gradients, lanczos, subspace_iteration
@@ -23,7 +24,9 @@ __all__ = [
     "as_matrix",
     "block_krylov",
     "block_lanczos",
+    "central_product",
     "conjugate_gradients",
+    "differences",
     "hutchinson_diagonal",
     "jacobian",
     "jacobian_product",

@@ -14,6 +14,7 @@ from torch.func import jvp, vjp, vmap
 from tqdm import tqdm
 
 from linalg.dense import Dense
+from linalg.differences import central_product
 from linalg.krylov import subspace_iteration
 from linalg.matrix import NEVER_DENSE_ABOVE, SymmetricMatrix
 
@@ -28,6 +29,7 @@ __all__ = [
 
 Function = Callable[[Tensor], Tensor]
 
+UNDIFFERENTIABLE = ("forward", "functorch")  # what torch says where it has no derivative in forward mode
 POINTS = 512  # at most so many through the function at a time, where there are not more to begin with
 ENTRIES = 2**22  # of such points together
 STEPS, TOLERANCE = 100, 0.03  # of the iteration for eigenpairs: those of Manor and Michaeli
@@ -58,11 +60,18 @@ def jacobian_rows(function: Function, x: Tensor, rows: int = 64) -> Iterator[Ten
 
 def jacobian_product(function: Function, x: Tensor, v: Tensor) -> Tensor:
     """`∇f(x) V` for blocks of vectors `(B, D, k)`, by forward-mode differentiation: k points through the function for
-    each of x, `(B, D)`. Autocast is off in it: torch does not differentiate forward through it."""
+    each of x, `(B, D)`. Autocast is off in it: torch does not differentiate forward through it. Where torch cannot
+    differentiate the function forward, by central differences, see `linalg.differences`."""
     batch, dimension, k = v.shape
     repeated = x.repeat_interleave(k, dim=0)
+    vectors = v.mT.reshape(batch * k, dimension)
     with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-        _, product = jvp(function, (repeated,), (v.mT.reshape(batch * k, dimension),))  # type: ignore[misc]
+        try:
+            _, product = jvp(function, (repeated,), (vectors,))  # type: ignore[misc]
+        except (NotImplementedError, RuntimeError) as error:
+            if not any(word in str(error).lower() for word in UNDIFFERENTIABLE):
+                raise
+            product = central_product(function, repeated, vectors)
     return product.view(batch, k, dimension).mT
 
 

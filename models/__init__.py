@@ -3,11 +3,12 @@
 from models.conditional import ConditionalNetworks, FeatureNetworks, SharedConditionalNetwork
 from models.covariance import CovarianceNetwork
 from models.denoiser import Denoiser, variance_scale
-from models.loading import load, take_denoiser
+from models.denoisers import from_denoiser, is_external
+from models.loading import load, score_model, take_denoiser
 from models.mlp import MLP
 from models.networks import NETWORK_NAMES, NETWORKS, Networks, SeparateNetworks, SharedNetwork, build, check_network
 from models.refinenet import RefineNet
-from models.scores import ScoreModel, Scores, from_denoiser, score_model
+from models.scores import Locality, ScoreModel, Scores
 from models.second_order import DiagonalHead, LowRankHead
 from models.unet import DDPMUNet, UNet
 
@@ -21,6 +22,7 @@ __all__ = [
     "Denoiser",
     "DiagonalHead",
     "FeatureNetworks",
+    "Locality",
     "LowRankHead",
     "Networks",
     "RefineNet",
@@ -33,6 +35,7 @@ __all__ = [
     "build",
     "check_network",
     "from_denoiser",
+    "is_external",
     "load",
     "score_model",
     "take_denoiser",

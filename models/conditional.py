@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from linalg import SymmetricMatrix
 from models.covariance import CovarianceHead, CovarianceNetwork, FeatureCovariance
 from models.denoiser import Denoiser, Level
+from models.denoisers.external import ExternalDenoiser
 from models.unet import UNet
 
 __all__ = ["ConditionalNetworks", "FeatureNetworks", "SharedConditionalNetwork"]
@@ -29,10 +30,11 @@ class ConditionalNetworks(nn.Module):
     """
 
     covariance: nn.Module | None
+    denoiser: Denoiser | ExternalDenoiser
 
     def __init__(
         self,
-        denoiser: Denoiser,
+        denoiser: Denoiser | ExternalDenoiser,
         covariance: CovarianceNetwork | None = None,
         frozen: bool = False,
         begun: bool = True,
@@ -83,6 +85,8 @@ class ConditionalNetworks(nn.Module):
 class FeatureNetworks(ConditionalNetworks):
     """A denoiser, and a covariance by a small network on its features, through which no gradient reaches it."""
 
+    denoiser: Denoiser
+
     def __init__(self, denoiser: Denoiser, covariance: FeatureCovariance, frozen: bool = False):
         super().__init__(denoiser, None, frozen)
         self.covariance: FeatureCovariance = covariance
@@ -99,6 +103,8 @@ class SharedConditionalNetwork(ConditionalNetworks):
         denoiser: its network gives `(2 + r)·C` channels: F, a, and the columns of b.
         covariance: makes C of those but F.
     """
+
+    denoiser: Denoiser
 
     def __init__(self, denoiser: Denoiser, covariance: CovarianceHead):
         super().__init__(denoiser)

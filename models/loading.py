@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,11 +11,12 @@ import configs
 from configs import Config, UserError
 from models import checkpoint
 from models.conditional import ConditionalNetworks
-from models.networks import build
+from models.denoisers.external import ExternalDenoiser
+from models.networks import Networks, build
 from models.published import translate_checkpoint
-from models.scores import ScoreModel, score_model
+from models.scores import ScoreModel, Scores
 
-__all__ = ["load", "take_denoiser"]
+__all__ = ["load", "score_model", "take_denoiser"]
 
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> ScoreModel:
@@ -47,6 +49,53 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> ScoreModel:
     except RuntimeError as error:
         raise UserError(f"{path}: its weights do not fit the networks of {folder / 'config.yml'}") from error
     return score_model(network.to(device).eval(), config, config.data.shape)
+
+
+def score_model(network: Networks, config: Config, shape: tuple[int, ...]) -> ScoreModel:
+    """The scores that a network gives, at the noise levels of its configuration.
+
+    Args:
+        network: see `models.build`; it is used as it is, not copied.
+        config: of the network.
+        shape: of a point that it was made for. A convolutional network without a map of positions gives scores of
+            images of other sizes too, see `ScoreModel.at`.
+    """
+    network_of: dict[tuple[int, ...], Networks] = {tuple(shape): network}
+
+    def at(sigma: float, shape: tuple[int, ...]) -> Scores:
+        if shape not in network_of:
+            network_of[shape] = resized(network, config, shape)
+        sized = network_of[shape]
+
+        def s1(x: Tensor) -> Tensor:
+            return sized.first_order(x, sigma)
+
+        about: dict[str, Any] = {"shape": shape, "like": next(network.parameters(), None), "values": config.data.values}
+        if isinstance(denoiser := getattr(network, "denoiser", None), ExternalDenoiser):
+            about |= {"like": denoiser.like, "locality": denoiser.locality(sigma)}
+        if config.model.head == "none":
+            return Scores(sigma, s1, **about)
+        return Scores(sigma, s1, lambda x: sized.second_order(x, sigma), lambda x: sized(x, sigma), **about)
+
+    return ScoreModel(at, config.sigmas, shape, config, network, config.data.values)
+
+
+def resized(network: Networks, config: Config, shape: tuple[int, ...]) -> Networks:
+    """The same networks for points of another shape; weights are shared.
+
+    Raises:
+        UserError: where their weights are for one size.
+    """
+    like = next(network.parameters(), None)
+    other = build(config, shape, getattr(network, "denoiser", None)).to(None if like is None else like.device)
+    try:
+        other.load_state_dict(network.state_dict(keep_vars=True), assign=True)
+    except RuntimeError as error:
+        raise UserError(
+            f"the model was trained on points of shape {config.data.shape} and cannot take {shape}; only "
+            "model.network: unet with model.unet.positions: false takes images of other sizes"
+        ) from error
+    return other.train(network.training)
 
 
 def _run_folder(path: Path) -> Path:

@@ -16,6 +16,8 @@ from linalg import DiagonalPlusLowRank
 from models.conditional import ConditionalNetworks, FeatureNetworks, SharedConditionalNetwork
 from models.covariance import CovarianceHead, CovarianceNetwork, FeatureCovariance, begin_last_layer
 from models.denoiser import Denoiser, Level
+from models.denoisers.external import ExternalDenoiser
+from models.denoisers.names import external_denoiser, is_external
 from models.mlp import MLP
 from models.refinenet import RefineNet
 from models.second_order import DiagonalHead, LowRankHead, second_order_score, windows
@@ -124,12 +126,13 @@ def check_network(config: Config, shape: tuple[int, ...]) -> None:
         )
 
 
-def build(config: Config, shape: tuple[int, ...]) -> Networks:
+def build(config: Config, shape: tuple[int, ...], denoiser: nn.Module | None = None) -> Networks:
     """Fresh networks for a configuration.
 
     Args:
         config: its section `model`, `noise` and `rank` count; for `unet` also `data.mean` and `data.std`.
         shape: of a point, `(C, H, W)` or `(D,)`; a vector gets a multilayer perceptron whatever `model.network` says.
+        denoiser: that of `model.denoiser` where it comes from elsewhere and is at hand already.
 
     Returns:
         a module that maps x `(B, D)` and σ to `(s1, s2)`, s2 None where the head is `none`.
@@ -141,7 +144,7 @@ def build(config: Config, shape: tuple[int, ...]) -> Networks:
     model = config.model
     rank = config.rank if model.head == "low_rank" else 0
     if model.network == "unet":
-        return _conditional(config, cast(tuple[int, int, int], shape), rank)
+        return _conditional(config, cast(tuple[int, int, int], shape), rank, denoiser)
     make = NETWORKS[model.network if len(shape) == 3 else "mlp"]
 
     def network(outputs: int = 1) -> nn.Module:
@@ -159,7 +162,9 @@ def build(config: Config, shape: tuple[int, ...]) -> Networks:
     return SeparateNetworks(network(), LowRankHead(network(), network(rank), rank, covariance, sigma))
 
 
-def _conditional(config: Config, shape: tuple[int, int, int], rank: int) -> ConditionalNetworks:
+def _conditional(
+    config: Config, shape: tuple[int, int, int], rank: int, external: nn.Module | None
+) -> ConditionalNetworks:
     """A preconditioned U-Net for s1, and the covariance in the arrangement that the configuration names."""
     model, channels = config.model, shape[0]
     mean, std = config.data.mean, config.data.std
@@ -169,20 +174,24 @@ def _conditional(config: Config, shape: tuple[int, int, int], rank: int) -> Cond
     def network(inputs: int, outputs: int, **changes: Any) -> UNet:
         return UNet(inputs, shape[1:], outputs * channels, **(model.unet.model_dump() | changes))
 
-    second_order = model.head != "none"
-    shared = second_order and model.trunk == "shared"
-    denoiser = Denoiser(network(channels, 2 + rank if shared else 1), shape, mean, std)
+    second_order, shared = model.head != "none", model.head != "none" and model.trunk == "shared"
+    denoiser: Denoiser | ExternalDenoiser
+    if is_external(model.denoiser):
+        found = external or external_denoiser(cast(str, model.denoiser), config).network
+        denoiser = cast(ExternalDenoiser, found).resized(shape)
+    else:
+        denoiser = Denoiser(network(channels, 2 + rank if shared else 1), shape, mean, std)
     if not second_order:
-        return ConditionalNetworks(denoiser)
+        return ConditionalNetworks(denoiser, frozen=model.frozen)
     ranges = None
     if rank and model.taper is not None:
         ranges = torch.tensor([reach for reach, columns in model.taper.items() for _ in range(columns)])
     head = CovarianceHead(shape, std, ranges, model.taper_learned, model.orthogonal)
-    if shared:
+    if shared and isinstance(denoiser, Denoiser):
         begin_last_layer(denoiser.network, channels, before=channels)
         return SharedConditionalNetwork(denoiser, head)
     positions = model.unet.positions and model.covariance_positions
-    if model.second_order == "features":
+    if model.second_order == "features" and isinstance(denoiser, Denoiser):
         width = model.unet.widths[0]
         small = network(width, 1 + rank, widths=[width], blocks=1, attention=0, positions=positions)
         begin_last_layer(small, channels)

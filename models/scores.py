@@ -2,22 +2,40 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from torch import Tensor
+from torch import Tensor, nn
 
 from configs import Config, UserError
 from linalg import SymmetricMatrix
 from losses.perturbation import noise_level
-from models.networks import Networks
 
-__all__ = ["ScoreModel", "Scores", "from_denoiser", "score_model"]
+if TYPE_CHECKING:
+    from models.networks import Networks
+
+__all__ = ["Locality", "ScoreModel", "Scores"]
 
 Answer = TypeVar("Answer")
 BothOrders = Callable[[Tensor], tuple[Tensor, SymmetricMatrix | None]]
+
+
+@dataclass(frozen=True)
+class Locality:
+    """That an entry of an image's s1 depends on its surroundings alone.
+
+    Attributes:
+        reach: on pixels at most so far away.
+        multiple: of a part of the image s1 is that of the whole where it is cut as `models.tiles.with_margin` says.
+        s1: from the shape of a part, `(C, H, W)`, to s1 of such parts.
+    """
+
+    reach: int
+    multiple: int
+    s1: Callable[[tuple[int, ...]], Callable[[Tensor], Tensor]]
 
 
 class Scores:
@@ -32,6 +50,8 @@ class Scores:
         both: both at once, where that is cheaper than one after the other.
         shape: of a point, `(C, H, W)` or `(D,)`, where it is known: points of another are then refused by name.
         like: a tensor whose type and device the scores compute in, where they have such: points are converted to it.
+        values: black and white in the units of the points, for images; None where that is not known.
+        locality: of scores of images, where an entry of s1 depends on its surroundings alone; None where it does not.
 
     Raises:
         ValueError: where sigma is not one number, finite and not negative.
@@ -45,6 +65,8 @@ class Scores:
         both: BothOrders | None = None,
         shape: tuple[int, ...] | None = None,
         like: Tensor | None = None,
+        values: tuple[float, float] | None = None,
+        locality: "Locality | None" = None,
     ):
         self.sigma = noise_level(sigma, zero=True)
         self.shape = None if shape is None else tuple(shape)
@@ -52,6 +74,7 @@ class Scores:
         self.s2 = None if s2 is None else self._of_fitting(s2)
         self._both = None if both is None else self._of_fitting(both)
         self._like = like
+        self.values, self.locality = values, locality
 
     def __call__(self, x: Tensor) -> tuple[Tensor, SymmetricMatrix | None]:
         if self._both is not None:
@@ -133,101 +156,52 @@ class ScoreModel:
 
     Attributes:
         sigmas: the lowest and the highest noise level, in the units of the data; equal for a model of one level.
-        shape: of a point, `(C, H, W)` for images or `(D,)`.
+        shape: of a point, `(C, H, W)` for images or `(D,)`; `(C, None, None)` for images of any size.
         config: that the model was trained with, or None.
         network: that gives the scores, or None.
+        values: black and white in the units of the data, for images; None where that is not known.
+
+    Args:
+        at: from σ and the shape of a point to the scores.
     """
 
     def __init__(
         self,
-        at: Callable[[float], Scores],
+        at: Callable[[float, tuple[int, ...]], Scores],
         sigmas: tuple[float, float],
-        shape: tuple[int, ...],
+        shape: tuple[int | None, ...],
         config: Config | None = None,
-        network: Networks | None = None,
+        network: "Networks | nn.Module | None" = None,
+        values: tuple[float, float] | None = None,
     ):
-        self._at, self.sigmas, self.shape, self.config, self.network = at, sigmas, tuple(shape), config, network
+        self._at, self.sigmas, self.shape, self.values = at, sigmas, tuple(shape), values
+        self.config, self.network = config, network
 
     @property
     def device(self) -> torch.device:
         """Where the network computes; the CPU where there is no network."""
-        parameters = () if self.network is None else self.network.parameters()
-        return next((value.device for value in parameters), torch.device("cpu"))
+        like = None if self.network is None else getattr(self.network, "like", next(self.network.parameters(), None))
+        return torch.device("cpu") if like is None else like.device
 
-    def at(self, sigma: float | Tensor) -> Scores:
+    def at(self, sigma: float | Tensor, shape: tuple[int, ...] | None = None) -> Scores:
         """The scores at noise level σ, a number in the units of the data.
 
+        Args:
+            sigma: σ.
+            shape: of the images, `(C, H, W)`, where the model takes any size, or was trained on another one.
+
         Raises:
-            UserError: where the model has none at that level; the message names both.
-            ValueError: where sigma is not one number, finite and not negative.
+            UserError: where the model has none at that level or for such images; the message says which it has.
+            ValueError: where sigma is not one number, finite and not negative, or the shape is missing.
         """
         sigma = noise_level(sigma, zero=True)
         low, high = self.sigmas
         if not low * (1 - 1e-6) <= sigma <= high * (1 + 1e-6):
             levels = f"σ = {low:g}" if low == high else f"σ from {low:g} to {high:g}"
             raise UserError(f"the model has scores at {levels}, not at σ = {sigma:g}")
-        return self._at(sigma)
-
-
-def score_model(network: Networks, config: Config, shape: tuple[int, ...]) -> ScoreModel:
-    """The scores that a network gives, at the noise levels of its configuration.
-
-    Args:
-        network: see `models.build`; it is used as it is, not copied.
-        config: of the network.
-        shape: of a point.
-    """
-
-    def at(sigma: float) -> Scores:
-        def s1(x: Tensor) -> Tensor:
-            return network.first_order(x, sigma)
-
-        like = next(network.parameters(), None)
-        if config.model.head == "none":
-            return Scores(sigma, s1, shape=shape, like=like)
-        return Scores(
-            sigma, s1, lambda x: network.second_order(x, sigma), lambda x: network(x, sigma), shape=shape, like=like
-        )
-
-    return ScoreModel(at, config.sigmas, shape, config, network)
-
-
-def from_denoiser(
-    denoise: Callable[[Tensor, float], Tensor], sigmas: tuple[float, float], shape: tuple[int, ...]
-) -> ScoreModel:
-    """The first-order scores that a denoiser implies, `s1 = (E[x|x̃] − x̃)/σ²`.
-
-    Args:
-        denoise: from noisy points and σ to `E[x|x̃]`: images `(B, C, H, W)` where `shape` is that of an image, else
-            vectors `(B, D)`.
-        sigmas: the lowest and the highest noise level that it is good for, in the units of the points.
-        shape: of a point, `(C, H, W)` or `(D,)`.
-
-    Returns:
-        a model whose `s2` is None: `inference.posterior` takes the Jacobian of its s1 by its products.
-
-    Raises:
-        ValueError: where `denoise` is no function, `sigmas` are not positive and ascending, or `shape` is none; and
-            from the scores, where `denoise` returns another shape than it was given.
-
-    Source: Tweedie's formula; Efron, *Tweedie's formula and selection bias*, 2011.
-    """
-    if not callable(denoise):
-        raise ValueError(f"denoise is of type {type(denoise).__name__}; a function of noisy points and σ is expected")
-    if not isinstance(shape, tuple | list) or len(shape) not in (1, 3) or not all(size > 0 for size in shape):
-        raise ValueError(f"shape is {shape}; that of a point is expected, (C, H, W) or (D,)")
-    if not isinstance(sigmas, tuple | list) or len(sigmas) != 2 or not 0 < sigmas[0] <= sigmas[1] < math.inf:
-        raise ValueError(f"sigmas is {sigmas}; the lowest and the highest noise level are expected, both positive")
-
-    def at(sigma: float) -> Scores:
-        def s1(x: Tensor) -> Tensor:
-            noisy = x.unflatten(1, shape)
-            denoised = denoise(noisy, sigma)
-            if getattr(denoised, "shape", None) != noisy.shape:
-                given = getattr(denoised, "shape", type(denoised).__name__)
-                raise ValueError(f"denoise returned {given} for points {tuple(noisy.shape)}; the same is expected")
-            return (denoised.flatten(1) - x) / sigma**2
-
-        return Scores(sigma, s1, shape=shape)
-
-    return ScoreModel(at, (sigmas[0], sigmas[1]), shape)
+        if shape is None and None in self.shape:
+            raise ValueError("the model takes images of any size: say theirs, model.at(sigma, shape=(C, H, W))")
+        shape = cast(tuple[int, ...], self.shape) if shape is None else tuple(shape)
+        if len(shape) != len(self.shape) or shape[0] != self.shape[0]:
+            raise UserError(f"the model is for points of shape {self.shape}, not {shape}")
+        return self._at(sigma, shape)

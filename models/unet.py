@@ -260,13 +260,11 @@ class NoiseEmbedding(nn.Module):
 
 
 class Norm(nn.Module):
-    """`(1 + γ)·h + β`: `h` the input, normalised over each of (up to) eight groups of channels, all positions together;
-    or divided by its root mean square over the channels, at each position by itself, where the kind is `pixel`.
+    """`(1 + γ)·h + β`: `h` the input, normalised over each of (up to) eight groups of channels, or as it is where the
+    kind is `none`.
 
     γ and β are learned numbers, one for each channel; with `embedding` > 0 they are linear in a vector
     `(B, embedding)` that comes with the image.
-
-    Source: Wu and He, ECCV 2018 (groups); Karras et al., ICLR 2018, arXiv 1710.10196, section 4.2 (pixels).
     """
 
     def __init__(self, channels: int, embedding: int = 0, kind: str = "group"):
@@ -282,12 +280,12 @@ class Norm(nn.Module):
     def forward(self, x: Tensor, embedded: Tensor | None = None) -> Tensor:
         if self.affine is None:
             gamma, beta = self.weight
-            if self.kind == "pixel":
-                return _pixel_norm(x, gamma[None], beta[None])
+            if self.kind == "none":
+                return x * (1 + gamma)[:, None, None] + beta[:, None, None]
             return F.group_norm(x, self.groups, 1 + gamma, beta, eps=1e-6)
         gamma, beta = self.affine(embedded).to(self.affine.weight.dtype).unflatten(1, (2, -1)).unbind(1)
-        if self.kind == "pixel":
-            return _pixel_norm(x, gamma, beta)
+        if self.kind == "none":
+            return x * (1 + gamma)[:, :, None, None] + beta[:, :, None, None]
         # Written as the norm of one image with B·C channels, every image's own scale and shift ride on the
         # norm's: one pass over x where there would be three.
         batch, channels, height, width = x.shape
@@ -296,15 +294,11 @@ class Norm(nn.Module):
         return out.view_as(x)
 
 
-def _pixel_norm(x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
-    """x `(B, C, H, W)`, of its own type; γ and β `(B, C)` or `(1, C)`."""
-    squares = x.to(torch.promote_types(x.dtype, torch.float32)).square().mean(1, keepdim=True)
-    scale = torch.rsqrt(squares + 1e-6).to(x.dtype)
-    return x * scale * (1 + gamma).to(x.dtype)[:, :, None, None] + beta.to(x.dtype)[:, :, None, None]
-
-
 class ResidualBlock(nn.Module):
-    """Norm, SiLU, convolution, twice, plus the input; scale and shift of the second norm from the noise level."""
+    """Norm, SiLU, convolution, twice, plus the input; scale and shift of the second norm from the noise level.
+
+    Without norms the second convolution begins at zero, and the block as the identity.
+    """
 
     def __init__(self, channels: int, embedding: int, dropout: float, norm: str):
         super().__init__()
@@ -313,6 +307,9 @@ class ResidualBlock(nn.Module):
         self.norm2 = Norm(channels, embedding, norm)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = conv3(channels, channels)
+        if norm == "none":
+            nn.init.zeros_(self.conv2.weight)
+            nn.init.zeros_(cast(Tensor, self.conv2.bias))
 
     def forward(self, x: Tensor, embedded: Tensor | None) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
@@ -360,8 +357,8 @@ class UNet(nn.Module):
         conditional: scale and shift of the norms depend on a number for each image, `c = ¼ ln σ`.
         level_bypass: scale and shift of the last norm depend on the logarithm of the mean squares that it
             divides by, and on c: the level of an image's features, which a norm removes, has a way around it.
-        norm: `group`, over all positions of an image, or `pixel`, over the channels of each position by itself. With
-            that, and without `positions`, `attention` and `level_bypass`, the network is local: see `reach`.
+        norm: `group`, over all positions of an image, or `none`, scale and shift alone. With that, and without
+            `positions`, `attention` and `level_bypass`, the network is local: see `reach`.
         last_scale: the last convolution begins with outputs about as large as this; with zeros at 0.
 
     Shape:
@@ -408,7 +405,7 @@ class UNet(nn.Module):
             return Stage(widths[level], blocks, attends, embedding, dropout, norm)
 
         self.multiple = 2 ** len(steps)
-        local = norm == "pixel" and not (positions or attention or level_bypass)
+        local = norm == "none" and not (positions or attention or level_bypass)
         self.reach = _reach(len(widths), blocks) if local else None
         self.embed = NoiseEmbedding(embedding) if conditional else None
         self.conv_in = conv3(in_channels, width)

@@ -21,7 +21,7 @@ import models
 from configs import Config, UserError
 from datasets import ImageInputs
 from inference import Posterior
-from models import ScoreModel, Scores
+from models import Networks, ScoreModel, Scores
 from runners.collected import Collected, collected_in
 
 __all__ = ["explain"]
@@ -79,17 +79,18 @@ def explain(
     config = cast(Config, model.config)
     if len(model.shape) != 3:
         raise UserError(f"{folder}: a model of points, not of images")
-    inputs = datasets.ImageInputs(source, model.shape, resize)
+    shape = datasets.picture_shape(source, model.shape)
+    inputs = datasets.ImageInputs(source, shape, resize, model.values)
     _warn_of_values(inputs, clean)
     scores = _at_level(model, sigma, inputs, clean)
     components = min(COMPONENTS, config.rank) if config.model.head == "low_rank" else 0
     noise_seed = None if not clean else config.seed if seed is None else seed
     with collected_in(target) as collected:
         batches = answers(scores, inputs.batches(BATCH), components, noise_seed, model.device)
-        metrics = _write_batches(target, inputs.names, model.shape, batches, collected)
+        metrics = _write_batches(target, inputs, batches, collected)
         arrays = collected.arrays()
         if "std" in arrays:
-            _write_spreads(target, inputs.names, arrays["std"])
+            _write_spreads(target, inputs, arrays["std"])
         np.savez_compressed(target / "posterior.npz", names=np.array(inputs.names), **arrays)
     log.info("%s; written: %s", ", ".join(f"{name} {value:.5g}" for name, value in metrics.items()), target)
     return metrics
@@ -102,7 +103,7 @@ def _at_level(model: ScoreModel, sigma: float | Literal["auto"] | None, inputs: 
         levels = f"the model has scores at σ from {low:g} to {high:g}"
         raise UserError(f"--noise is missing: {levels}; give that of your images, or auto")
     if sigma is None:
-        return model.at(low)
+        return model.at(low, inputs.shape)
     if sigma == "auto":
         if clean:
             raise UserError("--noise auto: with --clean there is no noise yet to measure; give a number")
@@ -112,8 +113,9 @@ def _at_level(model: ScoreModel, sigma: float | Literal["auto"] | None, inputs: 
         log.info("σ = %.3g, estimated from %d images: %.3g to %.3g", sigma, len(estimates), *estimates.aminmax())
     config = cast(Config, model.config)
     if "noise" not in config.model_fields_set and model.network is not None:  # the published program does not keep it
-        return models.score_model(model.network, config.model_copy(update={"noise": sigma}), model.shape).at(sigma)
-    return model.at(sigma)
+        network = cast(Networks, model.network)
+        return models.score_model(network, config.model_copy(update={"noise": sigma}), inputs.shape).at(sigma)
+    return model.at(sigma, inputs.shape)
 
 
 def _warn_of_values(inputs: ImageInputs, clean: bool) -> None:
@@ -193,7 +195,7 @@ def _answer(scores: Scores, clean: Tensor | None, noisy: Tensor, components: int
 
 
 def _write_batches(
-    target: Path, names: list[str], shape: Shape, batches: Iterable[Answer], collected: Collected
+    target: Path, inputs: ImageInputs, batches: Iterable[Answer], collected: Collected
 ) -> dict[str, float]:
     """Writes the figures of the first batch and the denoised pictures of each; collects the arrays of them all, and
     returns the metrics."""
@@ -203,10 +205,11 @@ def _write_batches(
         warnings.filterwarnings("ignore", ".* are taken for that", RuntimeWarning)  # batch by batch: once below
         for answer in batches:
             if not count:
-                _write_figures(target, answer, shape)
-            arrays = answer.arrays(shape)
+                _write_figures(target, answer, inputs)
+            arrays = answer.arrays(inputs.shape)
             collected.add(arrays)
-            _write_pictures(target, names[count : count + len(answer.mean)], arrays["mean"], "denoised")
+            names = inputs.names[count : count + len(answer.mean)]
+            _write_pictures(target, names, arrays["mean"], "denoised", inputs.limits)
             count += len(answer.mean)
             if answer.clean is not None:
                 sums["mse"] += float((answer.mean.cpu() - answer.clean).double().square().mean(1).sum())
@@ -218,33 +221,36 @@ def _write_batches(
     return {"images": count} | {name: value / count for name, value in sums.items()}
 
 
-def _write_spreads(target: Path, names: list[str], std: np.ndarray) -> None:
+def _write_spreads(target: Path, inputs: ImageInputs, std: np.ndarray) -> None:
     """A picture of the standard deviation of each image, white the largest of all."""
-    low, high = datasets.value_range(std.shape[1])
+    low, high = datasets.value_range(std.shape[1], inputs.limits)
     parts = [slice(first, first + BATCH) for first in range(0, len(std), BATCH)]
     largest = max(float(std[part].max()) for part in parts)
     for part in parts:
-        _write_pictures(target, names[part], std[part] / largest * (high - low) + low, "std")
+        _write_pictures(target, inputs.names[part], std[part] / largest * (high - low) + low, "std", inputs.limits)
 
 
-def _write_figures(target: Path, answer: Answer, shape: Shape) -> None:
+def _write_figures(target: Path, answer: Answer, inputs: ImageInputs) -> None:
     """The overview of the first images, and the walks of the first one."""
     clean = None if answer.clean is None else answer.clean[:SHOWN]
     components = 0 if answer.components is None else answer.components[0].shape[1]
     if answer.posterior is None:
         rows = {} if clean is None else {"clean": clean}
         rows |= {"noisy": answer.noisy[:SHOWN], "denoised": answer.mean[:SHOWN]}
-        overview = evaluation.image_rows({name: datasets.displayable(part, shape) for name, part in rows.items()})
+        pictures = {name: datasets.displayable(part, inputs.shape, inputs.limits) for name, part in rows.items()}
+        overview = evaluation.image_rows(pictures)
     else:
-        overview = evaluation.posterior_figure(answer.posterior[:SHOWN], shape, clean, components)
+        overview = evaluation.posterior_figure(answer.posterior[:SHOWN], inputs.shape, clean, components)
     overview.savefig(target / "overview.png", dpi=120)
     if answer.posterior is not None and components:
-        walks = evaluation.walk_figure(answer.posterior[:1], shape, components=components)
+        walks = evaluation.walk_figure(answer.posterior[:1], inputs.shape, components=components)
         walks.savefig(target / "walks.png", dpi=120)
 
 
-def _write_pictures(target: Path, names: list[str], images: np.ndarray, suffix: str) -> None:
+def _write_pictures(
+    target: Path, names: list[str], images: np.ndarray, suffix: str, limits: datasets.Limits | None
+) -> None:
     """A file for each of the images `(n, C, H, W)`, in the model's range."""
     values, shape = torch.from_numpy(images).flatten(1), cast(Shape, images.shape[1:])
-    for name, pixels in zip(names, datasets.to_pixels(values, shape), strict=True):
+    for name, pixels in zip(names, datasets.to_pixels(values, shape, limits), strict=True):
         Image.fromarray(pixels).save(target / f"{name}_{suffix}.png")

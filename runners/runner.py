@@ -128,7 +128,7 @@ class Runner(Generic[Data]):
         section = self.config.data
         if self.config.model.network != "unet" or section.std is not None:
             return
-        if self.config.model.denoiser is not None:
+        if self.config.model.denoiser is not None and not models.is_external(self.config.model.denoiser):
             trained = models.load(self.config.model.denoiser).config
             assert trained is not None  # what is loaded from a folder has one
             values = {"mean": trained.data.mean, "std": trained.data.std}
@@ -261,8 +261,7 @@ class Runner(Generic[Data]):
             locks.release(self.folder)
 
     def _test(self) -> dict:
-        network = models.load(self.folder, self.world.device).network
-        assert network is not None  # a checkpoint has one
+        network = cast(Networks, models.load(self.folder, self.world.device).network)  # a checkpoint has one
         self.compare_data("test")
         self.images.mkdir(parents=True, exist_ok=True)
         metrics: dict[str, Any] = {"noise": self.config.noise, "seed": self.config.seed, "images": len(self.test_data)}

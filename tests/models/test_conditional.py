@@ -166,3 +166,46 @@ def test_another_network_is_refused():
 def test_vectors_are_refused():
     with pytest.raises(UserError, match=r"unet takes images, not points of shape \(5,\)"):
         models.build(config(), (5,))
+
+
+class TestADenoiserFromElsewhere:
+    """s2 alone is trained, on s1 as it is."""
+
+    @pytest.fixture
+    def c(self, tmp_path, monkeypatch):
+        (tmp_path / "elsewhere.py").write_text("def denoise(x, sigma):\n    return x * 0.25 / (0.25 + sigma**2)\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        unet = {"widths": [4, 8], "norm": "none", "attention": 0, "positions": False, "level_bypass": False}
+        model = {"network": "unet", "unet": unet, "denoiser": "elsewhere:denoise", "second_order": "fresh"}
+        data = {"image_size": 8, "mean": 0.0, "std": 0.5}
+        taper = {1.0: 1, 3.0: 1}
+        return Config(runner="LowRankHybridRunner", noise=(0.1, 2.0), rank=2, model=model | {"taper": taper}, data=data)
+
+    def test_s1_is_its_own_and_not_in_the_state_dict(self, c):
+        network = models.build(c, (1, 8, 8))
+        assert all(name.startswith("covariance.") for name in network.state_dict())
+        x = torch.randn(3, 64)
+        sigma = torch.tensor([[0.1], [0.5], [2.0]])
+        s1, s2 = network(x, sigma)
+        close(s1, -x / (0.25 + sigma**2))
+        assert (sigma.squeeze() ** 4 * s2.trace() + 64 * sigma.squeeze() ** 2 > 0).all()
+
+    def test_images_of_another_size(self, c):
+        """A local network gives in the middle of a larger image what it gives of a part of it."""
+        network = models.build(c, (1, 8, 8)).eval()
+        for parameter in network.parameters():
+            parameter.data.normal_(std=0.2)
+        model = models.score_model(network, c, (1, 8, 8))
+        reach = network.covariance.network.reach
+        side = 4 * reach
+        x = torch.randn(1, 1, side, side)
+        whole = model.at(0.5, (1, side, side)).s2(x.flatten(1)).diagonal().view(side, side)
+        part = model.at(0.5, (1, side - 4, side)).s2(x[:, :, :-4].flatten(1)).diagonal().view(side - 4, side)
+        close(part[: -reach - 4], whole[: -reach - 8])
+        assert not torch.allclose(part[-1], whole[-5])
+
+    def test_a_network_for_one_size_says_so(self):
+        c = config("LowRankHybridRunner")
+        model = models.score_model(models.build(c, SHAPE), c, SHAPE)
+        with pytest.raises(UserError, match="was trained on points of shape .* and cannot take"):
+            model.at(0.5, (SHAPE[0], SHAPE[1] + 2, SHAPE[2]))

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.func import jvp, vjp, vmap
 
-from models.unet import DDPMUNet, Norm, UNet
+from models.unet import DDPMUNet, Norm, ResidualBlock, UNet
 from tests.conftest import REFERENCE
 
 
@@ -164,7 +164,7 @@ def test_autocast_gives_nearly_the_same_in_the_type_of_the_input(form):
     assert (product - vjp(lambda x: network(x, c), x)[1](x)[0]).norm() < 0.05 * product.norm()
 
 
-LOCAL = {"norm": "pixel", "positions": False, "attention": 0, "level_bypass": False}
+LOCAL = {"norm": "none", "positions": False, "attention": 0, "level_bypass": False}
 
 
 @pytest.mark.parametrize(("widths", "blocks"), [((8,), 1), ((8, 8), 1), ((8, 8), 2), ((8, 8, 8), 1)])
@@ -172,6 +172,8 @@ def test_a_local_network_looks_no_further_than_its_reach(widths, blocks):
     """Where the gradient of a row of outputs is not zero; it is as far as that for one of the rows."""
     size = 128 if len(widths) == 3 else 64
     network, c = small(widths=widths, blocks=blocks, **LOCAL), torch.tensor(0.1)
+    for block in (module for module in network.modules() if isinstance(module, ResidualBlock)):
+        block.conv2.reset_parameters()  # which begins at zero
     x = images(1, 1, size, size).requires_grad_()
     out, middle, furthest = network(x, c), size // 2, 0
     for row in range(middle, middle + network.multiple):
@@ -188,11 +190,17 @@ def test_what_looks_at_the_whole_image_has_no_reach(missing):
     assert network.reach is None
 
 
-def test_a_norm_of_pixels_divides_by_the_root_mean_square_of_the_channels():
-    x = images(2, 4, 3, 3)
-    for norm in (Norm(4, kind="pixel"), Norm(4, 2, "pixel").double()):
-        out = norm(x, None if norm.affine is None else torch.zeros(2, 2).double())
-        expected = torch.stack(
-            [pixel / (pixel.square().mean() + 1e-6).sqrt() for pixel in x.movedim(1, 3).reshape(-1, 4)]
-        )
-        torch.testing.assert_close(out.movedim(1, 3).reshape(-1, 4), expected)
+def test_without_norms_a_block_begins_as_the_identity():
+    block = UNet(1, (8, 8), widths=[4, 4], norm="none", attention=0).down[0].blocks[0]
+    x = images(2, 4, 8, 8).float()
+    torch.testing.assert_close(block(x, torch.randn(2, 16)), x)
+
+
+def test_without_norms_scale_and_shift_stay():
+    x = images(2, 4, 3, 3).float()
+    norm = Norm(4, 2, "none")
+    torch.nn.init.normal_(norm.affine.weight)
+    embedded = torch.randn(2, 2)
+    gamma, beta = norm.affine(embedded).unflatten(1, (2, 4)).unbind(1)
+    expected = torch.stack([(1 + gamma[i])[:, None, None] * x[i] + beta[i][:, None, None] for i in range(2)])
+    torch.testing.assert_close(norm(x, embedded), expected)
