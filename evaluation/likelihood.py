@@ -10,7 +10,7 @@ import inference
 from datasets import ImageData
 from evaluation.denoising import noisy_batches
 from inference.arguments import noise_of
-from linalg import DiagonalPlusLowRank, Jacobian, SymmetricMatrix
+from linalg import DiagonalPlusLowRank, SymmetricMatrix
 from models import Scores
 
 __all__ = ["isotropic_log_score", "ks_distance", "log_score", "log_scores"]
@@ -121,7 +121,7 @@ def log_scores(scores: Scores, data: ImageData, seed: int) -> dict[str, float | 
 
 def _affordable(covariance: SymmetricMatrix, images: int) -> int:
     """Of so many images, for how many `log_scores` takes the log score."""
-    if isinstance(covariance, Jacobian):
+    if covariance.products_only:
         raise ValueError("s2 is None; scores with a second order are expected")
     if isinstance(covariance, DiagonalPlusLowRank):
         return images

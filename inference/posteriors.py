@@ -3,15 +3,14 @@
 import math
 import numbers
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from inference.arguments import noise_of, points_of, positive_number, whole_number
-from inference.regions import entries_of, region_of, restricted_scores
+from inference.regions import Where, entries_of, region_of, restricted_scores
 from inference.tweedie import posterior_covariance, posterior_mean
 from linalg import Jacobian, SymmetricMatrix, hutchinson_diagonal, refine_eigenpairs, restrict
 from models import Scores
@@ -36,6 +35,7 @@ class Posterior:
         noisy: x̃, `(B, D)`.
         scores: the scores that gave it.
         floor: the smallest variance, in the squared units of x.
+        progress: show a bar, on a terminal, where variances take many products with a Jacobian.
     """
 
     mean: Tensor
@@ -43,6 +43,7 @@ class Posterior:
     noisy: Tensor
     scores: Scores
     floor: float
+    progress: bool = False
 
     def __len__(self) -> int:
         return len(self.mean)
@@ -58,7 +59,7 @@ class Posterior:
             raise ValueError(
                 f"posterior[{number}] has no axis B; a slice is expected: posterior[{number}:{number + 1}]"
             )
-        return Posterior(self.mean[rows], self.covariance[rows], self.noisy[rows], self.scores, self.floor)
+        return replace(self, mean=self.mean[rows], covariance=self.covariance[rows], noisy=self.noisy[rows])
 
     @property
     def sigma(self) -> float:
@@ -68,9 +69,9 @@ class Posterior:
     @cached_property
     def _diagonal(self) -> tuple[Tensor, Tensor]:
         """The diagonal of the covariance and the standard error of each entry, `(B, D)` each."""
-        if isinstance(self.covariance, Jacobian) and self.covariance.dimension > PROBES:
+        if self.covariance.products_only and self.covariance.dimension > PROBES:
             generator = torch.Generator(self.noisy.device).manual_seed(0)
-            return hutchinson_diagonal(self.covariance, PROBES, generator)
+            return hutchinson_diagonal(self.covariance, PROBES, generator, self.progress)
         diagonal = self.covariance.diagonal()
         return diagonal, torch.zeros_like(diagonal)
 
@@ -124,7 +125,7 @@ class Posterior:
         Source: for components from products with the Jacobian, Manor and Michaeli, ICLR 2024; the correction is ours.
         """
         whole_number("k", k, least=1)
-        if whole_number("refine", refine) and isinstance(self.covariance, Jacobian):
+        if whole_number("refine", refine) and self.covariance.products_only:
             raise ValueError("refine: without s2 the components come from the Jacobian of s1 already; leave it out")
         if refine:
             implied = posterior_covariance(Jacobian(self.scores.s1, self.noisy), self.sigma)
@@ -133,7 +134,7 @@ class Posterior:
             variances, directions = self.covariance.eigh_top(k, tolerance)
         return self._clip(variances, "variances of components"), with_fixed_sign(directions)
 
-    def region(self, where: Sequence[int] | Tensor) -> "Posterior":
+    def region(self, where: Where) -> "Posterior":
         """The posterior of a region's pixels, given the whole picture.
 
         The components of a whole photograph mean little: its far parts are independent. Those of a region tell what it
@@ -141,7 +142,7 @@ class Posterior:
         alone; where s1 is local (`models.Locality`) they cost no more in a large picture than in a small one.
 
         Args:
-            where: (top, left, height, width) in pixels, or a mask `(H, W)` of type bool.
+            where: (top, left, height, width) in pixels, or a mask `(H, W)` of type bool, a tensor or an array.
 
         Returns:
             of the entries of its pixels, in all channels, in the order of the picture: `(1, C·height·width)` for a box.
@@ -158,11 +159,11 @@ class Posterior:
         entries = entries_of(box, mask, picture).to(self.noisy.device)
         scores = restricted_scores(self.scores, self.noisy, box, mask, picture)
         noisy = self.noisy[:, entries]
-        if isinstance(self.covariance, Jacobian):
+        if self.covariance.products_only:
             covariance = posterior_covariance(Jacobian(scores.s1, noisy), self.sigma)
         else:
             covariance = restrict(self.covariance, entries)
-        return Posterior(self.mean[:, entries], covariance, noisy, scores, self.floor)
+        return replace(self, mean=self.mean[:, entries], covariance=covariance, noisy=noisy, scores=scores)
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
@@ -175,7 +176,7 @@ class Posterior:
             ValueError: where n is not a whole number, 1 or more.
         """
         whole_number("n", n, least=1)
-        positive = self.covariance if isinstance(self.covariance, Jacobian) else self._positive()
+        positive = self.covariance if self.covariance.products_only else self._positive()
         return self.mean + positive.draw(n, generator)
 
     @torch.no_grad()
@@ -185,7 +186,7 @@ class Posterior:
         Raises:
             ValueError: where there is no s2: products with a Jacobian give no determinant; or x is not such points.
         """
-        if isinstance(self.covariance, Jacobian):
+        if self.covariance.products_only:
             raise ValueError("log_prob: without s2 there are only products with the Jacobian of s1, no determinant")
         x = points_of(self.scores, x, "x").to(self.mean)
         if x.shape != self.mean.shape:
@@ -215,7 +216,7 @@ class Posterior:
 
 
 @torch.no_grad()
-def posterior(scores: Scores, noisy: Tensor, floor: float | None = None) -> Posterior:
+def posterior(scores: Scores, noisy: Tensor, floor: float | None = None, progress: bool = False) -> Posterior:
     """The posterior of the clean points, from the scores at their noise level.
 
     Args:
@@ -224,6 +225,8 @@ def posterior(scores: Scores, noisy: Tensor, floor: float | None = None) -> Post
         noisy: x̃, floats `(B, D)` or images `(B, C, H, W)` in the units of the scores: a tensor, an array or a list,
             converted to the type of the network and brought to its device.
         floor: the smallest variance; by default one millionth of σ².
+        progress: where variances come from products with the Jacobian, show a bar with the time that is left, on a
+            terminal.
 
     Returns:
         a `Posterior`, evaluated in one call of the network where it gives both orders; no gradients are tracked.
@@ -244,6 +247,7 @@ def posterior(scores: Scores, noisy: Tensor, floor: float | None = None) -> Post
         noisy,
         scores,
         FLOOR * sigma**2 if floor is None else positive_number("floor", floor),
+        progress,
     )
 
 

@@ -1,19 +1,22 @@
 """A region of a picture: what is known of its pixels, given the whole picture."""
 
+import numbers
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from models import Scores
 from models.tiles import Box, with_margin
 
-__all__ = ["entries_of", "region_of", "restricted_scores"]
+__all__ = ["Where", "entries_of", "region_of", "restricted_scores"]
 
 Shape = tuple[int, int, int]
+Where = Sequence[int] | np.ndarray | Tensor
 
 
-def region_of(where: Sequence[int] | Tensor, shape: Shape) -> tuple[Box, Tensor | None]:
+def region_of(where: Where, shape: Shape) -> tuple[Box, Tensor | None]:
     """The box of a region, and its pixels in it where they are not all.
 
     Args:
@@ -24,6 +27,7 @@ def region_of(where: Sequence[int] | Tensor, shape: Shape) -> tuple[Box, Tensor 
         ValueError: where it is neither, is empty, or leads out of the picture.
     """
     _, height, width = shape
+    where = torch.from_numpy(where) if isinstance(where, np.ndarray) and where.dtype == bool else where
     if isinstance(where, Tensor):
         if where.dtype != torch.bool or where.shape != (height, width) or not where.any():
             given = f"{tuple(where.shape)} of {where.dtype} with {int(where.sum())} pixels"
@@ -33,7 +37,7 @@ def region_of(where: Sequence[int] | Tensor, shape: Shape) -> tuple[Box, Tensor 
         box = Box(top, left, int(rows[-1]) - top + 1, int(columns[-1]) - left + 1)
         mask = where[box.rows, box.columns]
         return box, None if mask.all() else mask
-    if len(where) != 4 or any(int(number) != number for number in where):
+    if len(where) != 4 or not all(isinstance(number, numbers.Integral) for number in where):
         raise ValueError(f"a region {tuple(where)}; four whole numbers are expected, (top, left, height, width)")
     box = Box(*(int(number) for number in where))
     inside = min(box.top, box.left) >= 0 and box.top + box.height <= height and box.left + box.width <= width
@@ -45,8 +49,8 @@ def region_of(where: Sequence[int] | Tensor, shape: Shape) -> tuple[Box, Tensor 
 
 def entries_of(box: Box, mask: Tensor | None, shape: Shape) -> Tensor:
     """The numbers of a region's entries among those of a picture, in its order."""
-    numbers = torch.arange(shape[0] * shape[1] * shape[2]).view(shape)[:, box.rows, box.columns]
-    return numbers.flatten() if mask is None else numbers[:, mask.cpu()].flatten()
+    places = torch.arange(shape[0] * shape[1] * shape[2]).view(shape)[:, box.rows, box.columns]
+    return places.flatten() if mask is None else places[:, mask.cpu()].flatten()
 
 
 def restricted_scores(scores: Scores, noisy: Tensor, box: Box, mask: Tensor | None, shape: Shape) -> Scores:

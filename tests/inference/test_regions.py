@@ -56,14 +56,16 @@ def learned(kind: str) -> Scores:
 
 
 @pytest.mark.parametrize("kind", ["tapered", "low rank", "Jacobian", "local Jacobian"])
-@pytest.mark.parametrize("where", [BOX, mask_of_box(), some_pixels()], ids=["box", "mask of a box", "mask"])
+@pytest.mark.parametrize(
+    "where", [BOX, mask_of_box(), some_pixels(), some_pixels().numpy()], ids=["box", "mask of a box", "mask", "array"]
+)
 def test_mean_and_covariance_are_those_of_its_rows(kind, where):
     reach = 2 if kind == "local Jacobian" else None
     model = models.from_denoiser(blurred, (SIGMA, SIGMA), SHAPE, reach=reach)
     scores = model.at(SIGMA) if "Jacobian" in kind else learned(kind)
     whole = inference.posterior(scores, picture())
     region = whole.region(where)
-    rows = rows_of(where if isinstance(where, torch.Tensor) else mask_of_box())
+    rows = rows_of(mask_of_box() if isinstance(where, tuple) else torch.as_tensor(where))
     expected = whole.covariance.dense()[:, rows][:, :, rows]
     close(region.covariance.dense(), expected)
     close(region.mean, whole.mean[:, rows])
@@ -111,6 +113,8 @@ def test_places_outside_of_the_picture_are_refused():
         ((7, 0, 3, 3), r"3×3 pixels from \(7, 0\) on does not lie in a picture of 9×12"),
         ((0, 0, 0, 3), "does not lie in a picture"),
         ((0, 0, 3), "four whole numbers are expected"),
+        ((0.5, 0, 3, 3), "four whole numbers are expected"),
+        ("cell", "four whole numbers are expected"),
         (torch.ones(9, 12), "of type bool, is expected"),
         (torch.zeros(9, 12, dtype=torch.bool), "with 0 pixels"),
     ]:
