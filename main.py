@@ -171,9 +171,29 @@ def resolve(args: argparse.Namespace) -> tuple[Path, "Config"]:
             raise UserError("--config is missing: a file of configs/, or a path")
         config = configs.load(configs.find(args.config), args.overrides, **flags)
         return run_folder.locate(args.run, runners.get(args.runner).folder_name(args.doc, config)), config
+    if args.test and any(text.partition("=")[0].strip() == "model.denoiser" for text in args.overrides):
+        config = configs.load(None if args.config is None else configs.find(args.config), args.overrides, **flags)
+        if config.model.external and config.model.head == "none":
+            return untrained(args, config)
     folder = run_folder.existing(args.run, args.doc, args.rank)
     beside = None if args.config is None else configs.find(args.config)
     return folder, configs.load_trained(folder, args.overrides, beside, **flags)
+
+
+def untrained(args: argparse.Namespace, config: "Config") -> tuple[Path, "Config"]:
+    """The folder and the configuration of a test of a denoiser from elsewhere, which has no checkpoint."""
+    from configs import UserError
+    from runners import external, run_folder
+
+    name, folder = config.model.denoiser, run_folder.locate(args.run, args.doc)
+    if args.input is None and "dataset" not in config.data.model_fields_set:
+        raise UserError(
+            f"data.dataset is missing: on which images {name} is tested; --set data.dataset=ImageFolder "
+            "--set data_dir=FOLDER --set data.image_size=[H,W], or --input with your own"
+        )
+    config = external.completed(config)
+    run_folder.create_untrained(folder, config)
+    return folder, config
 
 
 class LogFile(logging.FileHandler):

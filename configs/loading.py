@@ -41,11 +41,11 @@ def find(name: str) -> Path:
     raise UserError(f"--config {name}: no such file, here or in configs/, which has: {known}")
 
 
-def load(path: Path, overrides: tuple[str, ...] | list[str] = (), **flags: Any) -> Config:
+def load(path: Path | None, overrides: tuple[str, ...] | list[str] = (), **flags: Any) -> Config:
     """Reads and checks a configuration.
 
     Args:
-        path: the YAML file.
+        path: the YAML file; None for the defaults.
         overrides: texts `key.path=value`, applied in order, the values read as YAML.
         flags: top-level values that stand above the file's, where they are not None.
 
@@ -54,7 +54,7 @@ def load(path: Path, overrides: tuple[str, ...] | list[str] = (), **flags: Any) 
             names the file or the flag, the key, the value and what is allowed.
     """
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        values = None if path is None else yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -74,7 +74,7 @@ def load(path: Path, overrides: tuple[str, ...] | list[str] = (), **flags: Any) 
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise UserError(_explain(error, str(path), sources(overrides, flags))) from error
+        raise UserError(_explain(error, str(path or "defaults"), sources(overrides, flags))) from error
 
 
 def save(config: Config, path: Path) -> None:

@@ -152,10 +152,13 @@ class ModelConfig(Section):
         description="Run folder of a trained s1 of the same network: the second order is trained on it, frozen, or on "
         "a trunk: shared that begins from it. Or a denoiser from elsewhere: ffdnet, ffdnet:FILE, module:function.",
     )
+    denoiser_sha256: StrictStr | None = Field(
+        None, description="Of the weights of a denoiser from elsewhere; kept when a run begins, compared ever after."
+    )
     second_order: Literal["begun", "fresh", "features"] = Field(
         "begun",
         description="Of network: unet on separate trunks: a network begun from the weights of denoiser, one of fresh "
-        "weights, or a small one on the denoiser's features.",
+        "weights (so with a denoiser from elsewhere), or a small one on the denoiser's features.",
     )
     covariance_positions: StrictBool = Field(True, description="false: no position map in the second order's network.")
     ema: StrictBool = Field(False, description="Keep an exponential moving average of the weights.")
@@ -170,6 +173,12 @@ class ModelConfig(Section):
     def frozen(self) -> bool:
         """Whether s1 is that of another run and not trained."""
         return self.denoiser is not None and self.trunk == "separate"
+
+    @property
+    def external(self) -> bool:
+        """Whether `denoiser` is one from elsewhere, not a run of this program."""
+        known: bool = importlib.import_module("models").is_external(self.denoiser)  # which imports this module
+        return known
 
 
 class DataConfig(Section):
@@ -245,6 +254,9 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Config":
+        head = HEADS.get(self.runner or "")
+        if head is not None and head != self.model.head:
+            self.model = self.model.model_copy(update={"head": head})
         twice = {"dataset": "dataset", "channel": "channels", "img": "image_size"}
         for key, inner in twice.items():
             value, meant = getattr(self, key), getattr(self.data, inner)
@@ -254,12 +266,11 @@ class Config(Section):
                 )
         if self.data.dataset == "Synthetic" and self.data.random_flip:
             raise ValueError("data.random_flip is true and data.dataset is Synthetic; only images can be mirrored")
-        if isinstance(self.noise, tuple) and self.model.network != "unet":
+        if isinstance(self.noise, tuple) and self.model.network != "unet" and not self.model.external:
             raise ValueError(f"noise is a range and model.network is {self.model.network}; unet takes a range")
         if self.lr_schedule == "cosine" and self.max_steps is None:
             raise ValueError("lr_schedule is cosine and max_steps is not given; say how long the training is")
-        if self.model.denoiser is not None and self.model.network != "unet":
-            raise ValueError(f"model.denoiser is given and model.network is {self.model.network}; unet is expected")
+        self._check_denoiser()
         if self.model.taper is not None and (columns := sum(self.model.taper.values())) != self.rank:
             raise ValueError(f"model.taper has {columns} columns and rank is {self.rank}; make them equal")
         if self.model.taper_learned and self.model.taper is None:
@@ -270,10 +281,23 @@ class Config(Section):
             raise ValueError("loss is nppc; model.network: unet and model.orthogonal: true are expected")
         if self.model.second_order == "features" and self.model.trunk == "shared":
             raise ValueError("model.second_order is features and model.trunk is shared; separate is expected")
-        head = HEADS.get(self.runner or "")
-        if head is not None and head != self.model.head:
-            self.model = self.model.model_copy(update={"head": head})
         return self
+
+    def _check_denoiser(self) -> None:
+        model = self.model
+        if model.denoiser is None:
+            return
+        if model.network != "unet" and not (model.external and model.head == "none"):
+            raise ValueError(f"model.denoiser is given and model.network is {model.network}; unet is expected")
+        if not model.external:
+            return
+        if model.trunk == "shared":
+            raise ValueError(f"model.denoiser is {model.denoiser} and model.trunk is shared; separate is expected")
+        if model.second_order != "fresh" and "second_order" in model.model_fields_set:
+            raise ValueError(
+                f"model.denoiser is {model.denoiser} and model.second_order is {model.second_order}; fresh is expected"
+            )
+        self.model = model.model_copy(update={"second_order": "fresh"})
 
     def unused_keys(self) -> list[str]:
         """The keys that were given and have no effect."""

@@ -3,7 +3,7 @@
 from models.conditional import ConditionalNetworks, FeatureNetworks, SharedConditionalNetwork
 from models.covariance import CovarianceNetwork
 from models.denoiser import Denoiser, variance_scale
-from models.denoisers import from_denoiser, is_external
+from models.denoisers import ExternalDenoiser, check_external, external_denoiser, from_denoiser, is_external
 from models.loading import load, score_model, take_denoiser
 from models.mlp import MLP
 from models.networks import NETWORK_NAMES, NETWORKS, Networks, SeparateNetworks, SharedNetwork, build, check_network
@@ -21,6 +21,7 @@ __all__ = [
     "DDPMUNet",
     "Denoiser",
     "DiagonalHead",
+    "ExternalDenoiser",
     "FeatureNetworks",
     "Locality",
     "LowRankHead",
@@ -33,7 +34,9 @@ __all__ = [
     "SharedNetwork",
     "UNet",
     "build",
+    "check_external",
     "check_network",
+    "external_denoiser",
     "from_denoiser",
     "is_external",
     "load",

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from configs import Config, UserError
 from models import checkpoint
 from models.conditional import ConditionalNetworks
 from models.denoisers.external import ExternalDenoiser
+from models.denoisers.names import external_denoiser
 from models.networks import Networks, build
 from models.published import translate_checkpoint
 from models.scores import ScoreModel, Scores
@@ -24,7 +25,7 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> ScoreModel:
 
     Args:
         path: a run folder or its `ckpt/` (the newest readable checkpoint is taken), or a `.pth` file in that; a link to
-            any of these.
+            any of these. The folder of a test of a denoiser from elsewhere needs no checkpoint.
         device: where the networks are to be.
 
     Returns:
@@ -37,6 +38,8 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> ScoreModel:
     path = Path(path)
     folder = _run_folder(path)
     config = configs.load(folder / "config.yml")
+    if config.model.head == "none" and config.model.external:
+        return _untrained(config, device)
     if path.is_dir():
         state, path = checkpoint.read_latest(folder / "ckpt", device)
     else:
@@ -49,6 +52,14 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> ScoreModel:
     except RuntimeError as error:
         raise UserError(f"{path}: its weights do not fit the networks of {folder / 'config.yml'}") from error
     return score_model(network.to(device).eval(), config, config.data.shape)
+
+
+def _untrained(config: Config, device: torch.device | str) -> ScoreModel:
+    """A denoiser from elsewhere, of which a run folder has the name alone."""
+    network = build(config, config.data.shape).to(device).eval()
+    model = score_model(network, config, config.data.shape)
+    model.shape = external_denoiser(cast(str, config.model.denoiser), config).shape
+    return model
 
 
 def score_model(network: Networks, config: Config, shape: tuple[int, ...]) -> ScoreModel:

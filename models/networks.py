@@ -17,7 +17,7 @@ from models.conditional import ConditionalNetworks, FeatureNetworks, SharedCondi
 from models.covariance import CovarianceHead, CovarianceNetwork, FeatureCovariance, begin_last_layer
 from models.denoiser import Denoiser, Level
 from models.denoisers.external import ExternalDenoiser
-from models.denoisers.names import external_denoiser, is_external
+from models.denoisers.names import external_denoiser
 from models.mlp import MLP
 from models.refinenet import RefineNet
 from models.second_order import DiagonalHead, LowRankHead, second_order_score, windows
@@ -112,6 +112,8 @@ def check_network(config: Config, shape: tuple[int, ...]) -> None:
     model = config.model
     if model.head not in ("none", "diagonal", "low_rank"):
         raise UserError(f"model.head: {model.head}; none, diagonal or low_rank is expected")
+    if model.head == "none" and model.external:
+        return
     if model.network == "unet":
         if len(shape) != 3:
             raise UserError(f"model.network: unet takes images, not points of shape {shape}; mlp takes any")
@@ -143,7 +145,7 @@ def build(config: Config, shape: tuple[int, ...], denoiser: nn.Module | None = N
     check_network(config, shape)
     model = config.model
     rank = config.rank if model.head == "low_rank" else 0
-    if model.network == "unet":
+    if model.network == "unet" or model.external:
         return _conditional(config, cast(tuple[int, int, int], shape), rank, denoiser)
     make = NETWORKS[model.network if len(shape) == 3 else "mlp"]
 
@@ -163,10 +165,16 @@ def build(config: Config, shape: tuple[int, ...], denoiser: nn.Module | None = N
 
 
 def _conditional(
-    config: Config, shape: tuple[int, int, int], rank: int, external: nn.Module | None
+    config: Config, shape: tuple[int, int, int], rank: int, elsewhere: nn.Module | None
 ) -> ConditionalNetworks:
-    """A preconditioned U-Net for s1, and the covariance in the arrangement that the configuration names."""
+    """A denoiser, and the covariance in the arrangement that the configuration names."""
     model, channels = config.model, shape[0]
+    external = None
+    if model.external:
+        found = elsewhere or external_denoiser(cast(str, model.denoiser), config).network
+        external = cast(ExternalDenoiser, found).resized(shape)
+        if model.head == "none":
+            return ConditionalNetworks(external, frozen=True)
     mean, std = config.data.mean, config.data.std
     if mean is None or std is None:
         raise UserError("data.mean and data.std: those of the training data are expected, for model.network: unet")
@@ -174,24 +182,16 @@ def _conditional(
     def network(inputs: int, outputs: int, **changes: Any) -> UNet:
         return UNet(inputs, shape[1:], outputs * channels, **(model.unet.model_dump() | changes))
 
-    second_order, shared = model.head != "none", model.head != "none" and model.trunk == "shared"
-    denoiser: Denoiser | ExternalDenoiser
-    if is_external(model.denoiser):
-        found = external or external_denoiser(cast(str, model.denoiser), config).network
-        denoiser = cast(ExternalDenoiser, found).resized(shape)
-    else:
-        denoiser = Denoiser(network(channels, 2 + rank if shared else 1), shape, mean, std)
-    if not second_order:
-        return ConditionalNetworks(denoiser, frozen=model.frozen)
-    ranges = None
-    if rank and model.taper is not None:
-        ranges = torch.tensor([reach for reach, columns in model.taper.items() for _ in range(columns)])
-    head = CovarianceHead(shape, std, ranges, model.taper_learned, model.orthogonal)
-    if shared and isinstance(denoiser, Denoiser):
-        begin_last_layer(denoiser.network, channels, before=channels)
-        return SharedConditionalNetwork(denoiser, head)
+    if model.head == "none":
+        return ConditionalNetworks(Denoiser(network(channels, 1), shape, mean, std))
+    head = _covariance_head(config, shape, rank, std)
+    if model.trunk == "shared":
+        both = Denoiser(network(channels, 2 + rank), shape, mean, std)
+        begin_last_layer(both.network, channels, before=channels)
+        return SharedConditionalNetwork(both, head)
+    denoiser = external or Denoiser(network(channels, 1), shape, mean, std)
     positions = model.unet.positions and model.covariance_positions
-    if model.second_order == "features" and isinstance(denoiser, Denoiser):
+    if isinstance(denoiser, Denoiser) and model.second_order == "features":
         width = model.unet.widths[0]
         small = network(width, 1 + rank, widths=[width], blocks=1, attention=0, positions=positions)
         begin_last_layer(small, channels)
@@ -200,3 +200,10 @@ def _conditional(
     begin_last_layer(own, channels)
     covariance = CovarianceNetwork(own, head, mean)
     return ConditionalNetworks(denoiser, covariance, model.frozen, begun=model.second_order == "begun")
+
+
+def _covariance_head(config: Config, shape: tuple[int, int, int], rank: int, std: float) -> CovarianceHead:
+    model, ranges = config.model, None
+    if rank and model.taper is not None:
+        ranges = torch.tensor([reach for reach, columns in model.taper.items() for _ in range(columns)])
+    return CovarianceHead(shape, std, ranges, model.taper_learned, model.orthogonal)

@@ -17,7 +17,7 @@ import configs
 from configs import Config, UserError
 from runners import locks
 
-__all__ = ["create", "existing", "inside", "locate", "record", "recorded_data"]
+__all__ = ["create", "create_untrained", "existing", "inside", "locate", "record", "recorded_data"]
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +103,21 @@ def create(folder: Path, config: Config, images: Path, ask: bool, data: dict[str
     finally:
         if aside is not None:
             locks.release(aside)
+
+
+def create_untrained(folder: Path, config: Config) -> None:
+    """Makes the folder of a test that needs no checkpoint, or takes that of another such test.
+
+    Raises:
+        UserError: where the folder is that of a training, or it cannot be made.
+    """
+    if (folder / "ckpt").exists():
+        raise UserError(f"{folder}: has a trained run; give another --doc to test {config.model.denoiser}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        configs.save(config, folder / "config.yml")
+    except OSError as error:
+        raise UserError(f"{folder}: the run folder cannot be made ({error.strerror})") from error
 
 
 def _give_way(folder: Path, ask: bool) -> Path:

@@ -19,6 +19,7 @@ from losses import Perturbation
 from models import Networks, Scores
 from runners import locks, run_folder, training
 from runners.distributed import World
+from runners.external import completed
 from runners.metrics import in_lines, write_metrics
 from runners.state import TrainingState
 
@@ -128,7 +129,7 @@ class Runner(Generic[Data]):
         section = self.config.data
         if self.config.model.network != "unet" or section.std is not None:
             return
-        if self.config.model.denoiser is not None and not models.is_external(self.config.model.denoiser):
+        if self.config.model.denoiser is not None and not self.config.model.external:
             trained = models.load(self.config.model.denoiser).config
             assert trained is not None  # what is loaded from a folder has one
             values = {"mean": trained.data.mean, "std": trained.data.std}
@@ -146,6 +147,7 @@ class Runner(Generic[Data]):
         Raises:
             UserError: see `train_data` and `test_data`; and where the network does not take such points.
         """
+        self.config = completed(self.config, self.world.device)
         models.check_network(self.config, self.config.data.shape)
         self.world.at_first(lambda: (self.train_data, self.test_data))
         _ = self.train_data
@@ -261,7 +263,7 @@ class Runner(Generic[Data]):
             locks.release(self.folder)
 
     def _test(self) -> dict:
-        network = cast(Networks, models.load(self.folder, self.world.device).network)  # a checkpoint has one
+        network = cast(Networks, models.load(self.folder, self.world.device).network)
         self.compare_data("test")
         self.images.mkdir(parents=True, exist_ok=True)
         metrics: dict[str, Any] = {"noise": self.config.noise, "seed": self.config.seed, "images": len(self.test_data)}

@@ -195,7 +195,7 @@ class TrainingState:
         Raises:
             UserError: where it can't be read or is not of the same network.
         """
-        if self.config.model.denoiser is not None and not models.is_external(self.config.model.denoiser):
+        if self.config.model.denoiser is not None and not self.config.model.external:
             assert isinstance(self.network, ConditionalNetworks)  # the schema asks for it
             models.take_denoiser(self.network, models.load(self.config.model.denoiser, self.device))
             if self.average is not None:

@@ -2,6 +2,14 @@
 
 from models.denoisers.external import ExternalDenoiser, from_denoiser
 from models.denoisers.ffdnet import FFDNet, ffdnet
-from models.denoisers.names import external_denoiser, is_external
+from models.denoisers.names import check_external, external_denoiser, is_external
 
-__all__ = ["ExternalDenoiser", "FFDNet", "external_denoiser", "ffdnet", "from_denoiser", "is_external"]
+__all__ = [
+    "ExternalDenoiser",
+    "FFDNet",
+    "check_external",
+    "external_denoiser",
+    "ffdnet",
+    "from_denoiser",
+    "is_external",
+]

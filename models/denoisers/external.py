@@ -10,6 +10,7 @@ With `x̃ = x + σε` and a function that takes `u = a x̃`, a = 1 unless it fol
 A schedule ᾱ_t has a = √ᾱ_t = 1/√(1 + σ²), and so t for each σ.
 """
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -75,6 +76,17 @@ class ExternalDenoiser(nn.Module):
     def like(self) -> Tensor | None:
         """A tensor of the type and on the device that it computes in, where that is known."""
         return next((value for network in self._unregistered for value in network.parameters()), None)
+
+    @property
+    def sha256(self) -> str | None:
+        """Of the names and values of the weights; None where it is a function without any."""
+        digest = None
+        for network in self._unregistered:
+            digest = hashlib.sha256()
+            for name, value in sorted(network.state_dict().items()):
+                digest.update(f"{name} {value.dtype} {tuple(value.shape)}\0".encode())
+                digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return None if digest is None else digest.hexdigest()
 
     def forward(self, x: Tensor, sigma: Level) -> Tensor:
         """From points `(B, D)`, and σ of all or `(B, 1)` of each, to their posterior means `(B, D)`.
