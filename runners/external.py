@@ -46,9 +46,7 @@ def _of_the_data(model: ScoreModel, config: Config) -> dict[str, Any]:
         known["channels"] = model.shape[0]
         if None not in model.shape:
             known["image_size"] = model.shape[1:]
-    given = (
-        config.data.model_fields_set if config.data.values is not None else config.data.model_fields_set - {"values"}
-    )
+    given = [key for key in config.data.model_fields_set if getattr(config.data, key) is not None]
     return {key: value for key, value in known.items() if key not in given}
 
 
@@ -58,6 +56,6 @@ def _check_gradients(denoiser: ExternalDenoiser, config: Config) -> None:
     answer = denoiser.resized(config.data.shape)(x if like is None else x.to(like), config.sigmas[1])
     if not answer.requires_grad:
         raise UserError(
-            f"loss: {config.loss} takes gradients of the denoiser, and {config.model.denoiser} has none; take centered, "
-            "or a model that models.from_denoiser makes with derivatives=False"
+            f"loss: {config.loss} takes gradients of the denoiser, and {config.model.denoiser} has none; take "
+            "centered, or a model that models.from_denoiser makes with derivatives=False"
         )
