@@ -72,6 +72,10 @@ def score_model(network: Networks, config: Config, shape: tuple[int, ...]) -> Sc
             images of other sizes too, see `ScoreModel.at`.
     """
     network_of: dict[tuple[int, ...], Networks] = {tuple(shape): network}
+    denoiser = getattr(network, "denoiser", None)
+    values = config.data.values
+    if isinstance(denoiser, ExternalDenoiser):
+        values = values or denoiser.values
 
     def at(sigma: float, shape: tuple[int, ...]) -> Scores:
         if shape not in network_of:
@@ -81,14 +85,14 @@ def score_model(network: Networks, config: Config, shape: tuple[int, ...]) -> Sc
         def s1(x: Tensor) -> Tensor:
             return sized.first_order(x, sigma)
 
-        about: dict[str, Any] = {"shape": shape, "like": next(network.parameters(), None), "values": config.data.values}
-        if isinstance(denoiser := getattr(network, "denoiser", None), ExternalDenoiser):
+        about: dict[str, Any] = {"shape": shape, "like": next(network.parameters(), None), "values": values}
+        if isinstance(denoiser, ExternalDenoiser):
             about |= {"like": denoiser.like, "locality": denoiser.locality(sigma)}
         if config.model.head == "none":
             return Scores(sigma, s1, **about)
         return Scores(sigma, s1, lambda x: sized.second_order(x, sigma), lambda x: sized(x, sigma), **about)
 
-    return ScoreModel(at, config.sigmas, shape, config, network, config.data.values)
+    return ScoreModel(at, config.sigmas, shape, config, network, values)
 
 
 def resized(network: Networks, config: Config, shape: tuple[int, ...]) -> Networks:

@@ -47,6 +47,7 @@ class ExternalDenoiser(nn.Module):
         function: from noisy points in its own shape, `(B, C, H, W)` or `(B, D)`, and σ, to their posterior means.
         shape: of a point, `(C, H, W)` or `(D,)`; H and W None where it takes any size.
         network: behind the function, if any.
+        values: black and white in the units of the points, where that is known.
 
     Attributes:
         reach, multiple: see `Locality`; reach is None where that is not known.
@@ -59,9 +60,11 @@ class ExternalDenoiser(nn.Module):
         network: nn.Module | None = None,
         reach: int | None = None,
         multiple: int = 1,
+        values: tuple[float, float] | None = None,
     ):
         super().__init__()
         self.function, self.shape, self.reach, self.multiple = function, shape, reach, multiple
+        self.values = None if values is None else (float(values[0]), float(values[1]))
         self._unregistered = () if network is None else (network.requires_grad_(False).eval(),)
 
     def __deepcopy__(self, memo: dict) -> "ExternalDenoiser":
@@ -118,7 +121,7 @@ class ExternalDenoiser(nn.Module):
     def resized(self, shape: tuple[int, ...]) -> "ExternalDenoiser":
         """The same for points of another shape; weights are shared."""
         (network,) = self._unregistered or (None,)
-        return ExternalDenoiser(self.function, shape, network, self.reach, self.multiple)
+        return ExternalDenoiser(self.function, shape, network, self.reach, self.multiple, self.values)
 
 
 def from_denoiser(
@@ -186,21 +189,18 @@ def from_denoiser(
         function = _by_differences(function)
     if units is not None and values is not None and tuple(units) != tuple(values):
         function = _converted(function, values, units)
-    denoiser = ExternalDenoiser(function, tuple(shape), network, reach, multiple)
-    return external_model(denoiser, (sigmas[0], sigmas[1]), units or values)
+    denoiser = ExternalDenoiser(function, tuple(shape), network, reach, multiple, units or values)
+    return external_model(denoiser, (sigmas[0], sigmas[1]))
 
 
-def external_model(
-    denoiser: ExternalDenoiser, sigmas: tuple[float, float], values: tuple[float, float] | None
-) -> ScoreModel:
-    """The first-order scores of a denoiser, at noise levels of a range, in the units in which `values` are black and
-    white."""
+def external_model(denoiser: ExternalDenoiser, sigmas: tuple[float, float]) -> ScoreModel:
+    """The first-order scores of a denoiser, at noise levels of a range."""
 
     def at(sigma: float, shape: tuple[int, ...]) -> Scores:
-        about: dict[str, Any] = {"shape": shape, "like": denoiser.like, "values": values}
+        about: dict[str, Any] = {"shape": shape, "like": denoiser.like, "values": denoiser.values}
         return Scores(sigma, denoiser.s1(sigma, shape), locality=denoiser.locality(sigma), **about)
 
-    return ScoreModel(at, sigmas, denoiser.shape, network=denoiser, values=values)
+    return ScoreModel(at, sigmas, denoiser.shape, network=denoiser, values=denoiser.values)
 
 
 def _fits(size: Any) -> bool:

@@ -63,9 +63,8 @@ def check_external(model: ScoreModel, config: Config) -> None:
     ):
         raise UserError(f"model.denoiser: {name} takes {_images(model.shape)}, and the data are {_images(data.shape)}")
     if data.values is not None and model.values is not None and data.values != tuple(model.values):
-        raise UserError(
-            f"data.values: {list(data.values)}, and {name} has black and white at {list(model.values)}; leave it out"
-        )
+        own, theirs = ("[{:g}, {:g}]".format(*ends) for ends in (data.values, model.values))
+        raise UserError(f"data.values: {own}, and {name} has black and white at {theirs}; leave it out")
     (low, high), (least, most) = config.sigmas, model.sigmas
     if low < least * (1 - SLACK) or high > most * (1 + SLACK):
         noise = f"{low:g}" if low == high else f"from {low:g} to {high:g}"

@@ -10,7 +10,7 @@ import yaml
 import configs
 import models
 from models import checkpoint
-from runners import external
+from runners import external, hybrid, runner
 
 MODULE = """
 import torch
@@ -77,6 +77,25 @@ def test_the_second_order_is_trained_on_it(command, elsewhere, tmp_path, loss):
     assert s2.dense().shape == (3, 64, 64)
 
 
+def test_such_a_run_is_tested(command, elsewhere, tmp_path, monkeypatch):
+    """At both ends of its range the mean squared error is that of the denoiser's arithmetic on the digits."""
+    monkeypatch.setattr(hybrid, "JACOBIAN_SECONDS", 0)
+    monkeypatch.setattr(runner, "LEVELS", 2)
+    assert command(*SECOND, "--doc", "x", "--set", f"model.denoiser={elsewhere}:shrink").returncode == 0
+    done = command("--runner", "LowRankHybridRunner", "--doc", "x", "--test", "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    levels = json.loads((tmp_path / "runs/logs/x_rank4/metrics.json").read_text())["levels"]
+    assert [level["noise"] for level in levels] == pytest.approx([0.2, 1.0])
+    for level in levels:
+        assert level["mse"] == pytest.approx(mse_on_digits(level["noise"]), rel=0.03)
+
+
+def mse_on_digits(sigma: float) -> float:
+    """Of the module's denoiser; the digits' values have mean 0.305 and this standard deviation."""
+    kept = 0.25 / (0.25 + sigma**2)
+    return kept**2 * sigma**2 + (1 - kept) ** 2 * 0.3763**2
+
+
 def test_a_resumed_run_takes_the_same_steps(command, elsewhere, tmp_path):
     options = [*SECOND, "--set", f"model.denoiser={elsewhere}:shrink"]
     assert command(*options, "--doc", "whole").returncode == 0
@@ -108,9 +127,9 @@ def test_a_function_without_weights_has_no_hash(elsewhere):
     assert c.model.denoiser_sha256 is None
 
 
-def completed(name, *changes, noise=(0.2, 1.0), runner="LowRankHybridRunner"):
+def completed(name, *changes, noise=(0.2, 1.0)):
     given = [f"model.denoiser={name}", f"model.unet={LOCAL}", *changes]
-    return external.completed(configs.load(configs.find("mnist.yml"), given, runner=runner, noise=noise))
+    return external.completed(configs.load(configs.find("mnist.yml"), given, runner="LowRankHybridRunner", noise=noise))
 
 
 def ffdnet_with(tmp_path, *changes, noise=(0.05, 0.2)):
@@ -133,7 +152,7 @@ def test_black_and_white_are_those_of_the_denoiser(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "noise", "message"),
     [
-        ((*COLOURED, "data.values=[-1, 1]"), (0.05, 0.2), r"data.values: \[-1.0, 1.0\], and ffdnet.* at \[0, 1\]"),
+        ((*COLOURED, "data.values=[-1, 1]"), (0.05, 0.2), r"data.values: \[-1, 1\], and ffdnet.* at \[0, 1\]"),
         (COLOURED, (0.01, 0.2), r"noise: from 0.01 to 0.2, and ffdnet.* is for σ from 0.01961 to 0.2941"),
         (COLOURED, 0.5, "noise: 0.5, and ffdnet"),
         ((), (0.05, 0.2), r"takes images of 3 channel\(s\), of any size, and the data are images of 1 channel"),
@@ -175,9 +194,7 @@ def test_of_a_denoiser_needs_no_checkpoint(command, elsewhere, tmp_path):
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["noise"] == 0.2
     assert metrics["noisy_mse"] == pytest.approx(0.04, rel=0.02)
-    shrunk, pixels = 0.25 / (0.25 + 0.04), 0.3763**2  # the digits have mean 0.305 and this standard deviation
-    expected = shrunk**2 * 0.04 + (1 - shrunk) ** 2 * pixels
-    assert metrics["mse"] == pytest.approx(expected, rel=0.02)
+    assert metrics["mse"] == pytest.approx(mse_on_digits(0.2), rel=0.02)
     assert (folder / "images/test.png").exists()
     x = torch.randn(2, 64)
     torch.testing.assert_close(models.load(folder).at(0.2).s1(x), exact_s1(x, 0.2))

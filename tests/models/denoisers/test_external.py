@@ -185,3 +185,37 @@ class TestByName:
         assert not models.is_external(None)
         assert models.is_external("ffdnet")
         assert models.is_external("ffdnet:weights.pth")
+
+
+class TestTheHash:
+    def hash_of(self, network) -> str | None:
+        return models.from_denoiser(network, (0.1, 1.0), (3,)).network.sha256
+
+    def test_is_of_the_names_and_values_of_the_weights(self):
+        torch.manual_seed(0)
+        network = torch.nn.Linear(3, 3)
+        known = self.hash_of(network)
+        assert self.hash_of(copy.deepcopy(network)) == known
+        with torch.no_grad():
+            network.bias[0] = torch.nextafter(network.bias[0], torch.tensor(1.0))
+        assert self.hash_of(network) != known
+
+    def test_of_nothing_is_none(self):
+        assert self.hash_of(exact) is None
+
+    def test_does_not_depend_on_where_they_lie(self):
+        """In the memory: the same values, in another order of the strides."""
+        torch.manual_seed(0)
+        network = torch.nn.Conv2d(4, 4, 3)
+        other = copy.deepcopy(network).to(memory_format=torch.channels_last)
+        assert self.hash_of(network) == self.hash_of(other)
+
+
+def test_under_autocast_it_computes_in_its_own_precision():
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(3, 3)
+    denoiser = models.from_denoiser(lambda x, sigma: linear(x), (0.1, 1.0), (3,)).network
+    x = points().float()
+    expected = denoiser(x, 0.5)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(denoiser(x, 0.5), expected)
