@@ -1,7 +1,7 @@
 """In which directions an image may differ: `python -m experiments.components`, a figure of the paper.
 
 Noisy images of a trained low-rank model, their posterior mean, standard deviation and leading principal components; and
-walks along them from the mean of some of the images.
+walks along them from the mean of one of the images, by default that whose first component has the largest variance.
 """
 
 from pathlib import Path
@@ -17,23 +17,24 @@ __all__ = ["main"]
 
 @torch.no_grad()
 def main(arguments: list[str] | None = None) -> None:
-    parser = argument_parser("experiments.components", __doc__, seed=0)
-    parser.add_argument("--model", type=Path, default=Path("checkpoints/mnist_low_rank"), help="run folder")
+    parser = argument_parser("experiments.components", __doc__, seed=0, noise=1.0)
+    parser.add_argument("--model", type=Path, default=Path("checkpoints/mnist"), help="run folder")
     parser.add_argument("--images", type=int, default=10)
     parser.add_argument("--components", type=int, default=5)
-    parser.add_argument("--refine", type=int, default=2, help="steps of subspace iteration")
-    parser.add_argument("--walk", type=int, default=0, help="which image the walks start from")
+    parser.add_argument("--refine", type=int, default=1, help="steps of it, see inference")
+    parser.add_argument("--walk", type=int, help="which image the walks start from")
     args = parser.parse_args(arguments)
-    scores, config, data = open_run(args.model)
+    scores, config, data = open_run(args.model, sigma=args.noise)
     p = next(evaluation.noisy_batches(data, scores.sigma, args.seed, batch_size=args.images))
     posterior = inference.posterior(scores, p.inputs)
+    walk = int(posterior.principal_components(1)[0].argmax()) if args.walk is None else args.walk
     title = f"{config.data.dataset}, σ = {scores.sigma:g}"
     pictures = {
         "components": evaluation.posterior_figure(posterior, data.shape, p.clean, args.components, title),
         "components_refined": evaluation.posterior_figure(
             posterior, data.shape, p.clean, args.components, f"{title}, {args.refine} steps of refinement", args.refine
         ),
-        "walks": evaluation.walk_figure(posterior, data.shape, args.walk, args.components, refine=args.refine),
+        "walks": evaluation.walk_figure(posterior, data.shape, walk, args.components, refine=args.refine),
     }
     print("written:", *(save_figure(args.results / f"{name}.png", figure) for name, figure in pictures.items()))
 

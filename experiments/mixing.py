@@ -34,6 +34,7 @@ __all__ = ["ALLOWED_BIAS", "TARGETS", "Target", "best", "ill_conditioned", "mixi
 ALLOWED_BIAS = 0.1
 MEASURED = ("ess_per_step", "ess_per_second", "r_hat", "bias")
 PLANE_SIGMA = 0.1
+IMAGES_SIGMA = 0.5
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def ill_conditioned(dimension: int = 50, condition: float = 1000.0) -> datasets.
 def of_images(folder: Path, device: torch.device) -> Target:
     """Noisy test images, with the learned scores of a run folder; the draws are exact, the scores are not. Step sizes
     in units of σ²: no noisy density is more concave than 1/σ²."""
-    scores, _, data = open_run(folder, device)
+    scores, _, data = open_run(folder, device, sigma=IMAGES_SIGMA)
 
     def draw(count: int, seed: int) -> Tensor:
         generator = datasets.generator_of(seed)
@@ -204,7 +205,7 @@ def mixing_figure(by_target: dict[str, list[dict]]) -> Figure:
 def main(arguments: list[str] | None = None) -> None:
     parser = argument_parser("experiments.mixing", __doc__, seed=0, device=None)
     parser.add_argument("--targets", nargs="+", choices=[*TARGETS, "images"], default=[*TARGETS, "images"])
-    parser.add_argument("--images", type=Path, default=Path("checkpoints/mnist_low_rank"), help="run folder of images")
+    parser.add_argument("--images", type=Path, default=Path("checkpoints/mnist"), help="run folder of images")
     parser.add_argument("--chains", type=int, default=64)
     parser.add_argument("--share", type=float, default=1.0, help="of the steps, for a quick look")
     parser.add_argument("--grid", type=float, nargs="+", help="step sizes, in units of 1 / largest curvature",

@@ -47,9 +47,9 @@ def in_the_plane(step_sizes: list[float], steps: int, seed: int) -> Figure:
 
 
 @torch.no_grad()
-def on_images(folder: Path, step_size: float, shown: list[int], images: int, seed: int) -> Figure:
+def on_images(folder: Path, sigma: float, step_size: float, shown: list[int], images: int, seed: int) -> Figure:
     """Posterior means of the states after `shown` steps, a row each, of both samplers from noisy test images."""
-    scores, config, data = open_run(folder)
+    scores, config, data = open_run(folder, sigma=sigma)
     start = next(evaluation.noisy_batches(data, scores.sigma, seed, batch_size=images)).inputs
     rows = {"start": start}
     for name, sampler in SAMPLERS.items():
@@ -70,16 +70,16 @@ def on_images(folder: Path, step_size: float, shown: list[int], images: int, see
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argument_parser("experiments.trajectories", __doc__, seed=0)
+    parser = argument_parser("experiments.trajectories", __doc__, seed=0, noise=0.5)
     parser.add_argument("--step-sizes", type=float, nargs="+", default=[0.004, 0.015, 0.1, 0.5], help="in the plane")
     parser.add_argument("--steps", type=int, default=60, help="in the plane")
-    parser.add_argument("--model", type=Path, default=Path("checkpoints/mnist_low_rank"), help="run folder of images")
+    parser.add_argument("--model", type=Path, default=Path("checkpoints/mnist"), help="run folder of images")
     parser.add_argument("--image-step-size", type=float, default=0.2)
     parser.add_argument("--shown", type=int, nargs="+", default=[1, 3, 10, 30, 100], help="steps on images")
     parser.add_argument("--images", type=int, default=10)
     args = parser.parse_args(arguments)
     plane = in_the_plane(args.step_sizes, args.steps, args.seed)
-    images = on_images(args.model, args.image_step_size, args.shown, args.images, args.seed)
+    images = on_images(args.model, args.noise, args.image_step_size, args.shown, args.images, args.seed)
     written = save_figure(args.results / "trajectories.png", plane)
     print("written:", written, save_figure(args.results / "trajectories_images.png", images))
 
