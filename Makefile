@@ -7,9 +7,9 @@ API := configs linalg models losses datasets inference evaluation runners
 .PHONY: demo test tests slow lint types docs clean
 
 demo: .venv/installed
-	$(RUN) --config digits_low_rank.yml --noise 0.5 --ni
+	$(RUN) --config digits.yml --rank 16 --ni
 	$(RUN) --test --rank 16
-	@echo "Look at test.png and calibration.png in runs/logs/demo_rank16/images; the numbers are in metrics.json beside it."
+	@echo "Look at test_0.5.png and walks_0.5.png in runs/logs/demo_rank16/images; the numbers are in metrics.json beside it."
 
 test: lint types tests
 

@@ -37,14 +37,14 @@ NEEDED = {
 """Configurations whose data the full settings need, and the experiments that need them."""
 
 RUN = "runs/quick"
-DIGITS = "checkpoints/digits_low_rank"
+DIGITS = "checkpoints/digits"
 QUICK: dict[str, list[list[str]]] = {
     "accuracy": [
         ["--budget", "600", "--points", "1000", "--noise", "0.1", "--lrs", "0.003", "--seeds", "0", "1", "--run", RUN]
     ],
     "variance": [["--steps", "600", "--run", f"{RUN}/variance"]],
     "objectives": [["--noise", "0.5", "--seeds", "0", "--set", "max_steps=300", "--run", f"{RUN}/objectives"]],
-    "uncertainty": [["--data", "digits", "--set", "max_steps=500", "--run", f"{RUN}/uncertainty"]],
+    "uncertainty": [["--data", "digits"]],
     "second_order": [["--data", "digits", "--minutes", "0.03", "--run", f"{RUN}/second_order"]],
     "mixing": [["--targets", "normal_2", "normal_50", "gaussians", "images", "--images", DIGITS, "--share", "0.1"]],
     "ellipses": [["--steps", "1000", "--run", f"{RUN}/ellipses"]],

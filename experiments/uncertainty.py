@@ -2,7 +2,7 @@
 
 On the same noisy test images and the same denoiser, its leading principal components: by the trained second order in
 one call of the network; the same refined by one and two steps of five products with the Jacobian of s1 each; by the
-full Jacobian of s1, up to D = 1024; and by what needs no second order at all, subspace iteration on the denoiser from a
+full Jacobian of s1, up to D = 256; and by what needs no second order at all, subspace iteration on the denoiser from a
 random start until it converges. And its covariance: the trained one, its variances alone, Hutchinson's estimate of the
 variances from 64 products with the Jacobian of s1, and the best single variance. What each
 catches of the residual r = x − E[x|x̃], what trace it predicts, its log score, and what it costs for an image.
@@ -24,19 +24,19 @@ import evaluation
 import inference
 import linalg
 from configs import UserError
-from experiments.harness import argument_parser, open_run, run, save_table, table, trained
+from experiments.harness import argument_parser, open_run, run, save_table, table
 from linalg import DiagonalPlusLowRank, Jacobian, SymmetricMatrix
 from models import Scores
 from runners import distributed
 
-__all__ = ["METHODS", "Answer", "compare", "summarise", "trained_on_digits"]
+__all__ = ["METHODS", "Answer", "compare", "summarise"]
 
 COMPONENTS = 5
 QUICK = 0.05
 BATCH = 20 * 784  # entries of the images at a time
 PROBES = 64
 SMALLEST = 0.1  # of the variances that Hutchinson's method estimates of an image, as a share of their mean
-JACOBIAN_UP_TO = 1024
+JACOBIAN_UP_TO = 256
 
 
 @dataclass(frozen=True)
@@ -109,15 +109,6 @@ METHODS: dict[str, Callable[[Scores, Tensor, torch.Generator], Answer]] = {
     "ours, variances alone": by_variances,
     f"Hutchinson, {PROBES} products": by_probes,
 }
-
-
-def trained_on_digits(run: Path, world: distributed.World, overrides: list[str]) -> Path:
-    """The folder of a run of `digits_low_rank.yml` on a shared trunk, trained where `run` does not have it."""
-    changes = ["model.trunk=shared", *overrides]
-    config = configs.load(configs.find("digits_low_rank.yml"), changes, runner="LowRankHybridRunner", noise=0.5)
-    folder = run / "digits_low_rank_shared"
-    trained(config, folder, world)
-    return folder
 
 
 def compare(folder: Path, count: int, device: torch.device, seed: int = 0, sigma: float | None = None) -> list[dict]:
@@ -211,25 +202,23 @@ def summarise(rows: list[dict]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    shared = {"seed": 0, "set": [], "device": None, "noise": [0.5]}
-    parser = argument_parser("experiments.uncertainty", __doc__, run=Path("runs/uncertainty"), **shared)
-    for name, title in (("mnist", "MNIST"), ("cifar10", "CIFAR-10")):
-        folder = Path("checkpoints") / name
-        parser.add_argument(f"--{name}", type=Path, default=folder, help=f"run folder of {title}")
-    parser.add_argument("--data", nargs="+", choices=("digits", "mnist", "cifar10"), default=["digits", "mnist"])
+    parser = argument_parser("experiments.uncertainty", __doc__, seed=0, device=None, noise=[0.5])
+    titles = {"digits": "the digits", "mnist": "MNIST", "cifar10": "CIFAR-10"}
+    for name, title in titles.items():
+        parser.add_argument(f"--{name}", type=Path, default=Path("checkpoints") / name, help=f"run folder of {title}")
+    parser.add_argument("--data", nargs="+", choices=titles, default=["digits", "mnist"])
     parser.add_argument("--images", type=int, default=20, help="test images of each")
     args = parser.parse_args(arguments)
-    world = distributed.join(args.device)
-    folders = {"mnist": args.mnist, "cifar10": args.cifar10}
+    device = distributed.join(args.device).device
+    folders = {name: getattr(args, name) for name in args.data}
     settings = {"components": COMPONENTS, "probes": PROBES, "seed": args.seed, **folders}
     rows: list[dict] = []
-    for name in args.data:
-        folder = folders[name] if name in folders else trained_on_digits(args.run, world, args.overrides)
+    for name, folder in folders.items():
         low, high = configs.load(folder / "config.yml").sigmas
         for sigma in (level for level in args.noise if low <= level <= high):
-            measured = compare(folder, args.images, world.device, args.seed, sigma)
+            measured = compare(folder, args.images, device, args.seed, sigma)
             rows += [{"data": name} | row for row in measured]
-            path = save_table(args.results / "uncertainty.csv", rows, settings, world.device)
+            path = save_table(args.results / "uncertainty.csv", rows, settings, device)
     if not rows:
         raise UserError(f"--noise {' '.join(map(str, args.noise))}: no model has one of these levels")
     print(summarise(rows))

@@ -22,7 +22,7 @@ from configs import UserError
 from tests.conftest import ROOT
 
 SHAPE = (3, 16, 12)
-RUN = ROOT / "checkpoints/digits_low_rank"
+RUN = ROOT / "checkpoints/digits"
 KINDS = ("image.png", "image.jpg", "images.npz", "config.yml", "checkpoint.pth")
 
 

@@ -19,13 +19,13 @@ from experiments import accuracy, mixing, publish, second_order, uncertainty
 from models import Scores
 
 ROOT = Path(__file__).parents[2]
-DIGITS = str(ROOT / "checkpoints/digits_low_rank")
+DIGITS = str(ROOT / "checkpoints/digits")
 SMALLEST = {
     "accuracy": "--data normal --methods 'jacobian of dsm' d2sm_vr --budget 8 --points 50 --noise 0.1 --seeds 0 "
     "--lrs 0.001",
     "variance": "--steps 20",
     "objectives": "--noise 0.5 --seeds 0 --methods jacobian centered --set max_steps=10 --set model.ngf=8",
-    "uncertainty": "--data digits --images 20 --set max_steps=10 --set model.ngf=8",
+    "uncertainty": "--data digits --images 20",
     "second_order": "--data digits --minutes 0.002 --images 20 --only begun 'both targets, 3' 'subspace iteration'",
     "mixing": f"--targets normal_2 images --images {DIGITS} --share 0.05 --chains 4 --grid 0.5",
     "ellipses": "--steps 20 --densities gaussians",
@@ -109,7 +109,7 @@ def test_ozaki_mixes_an_ill_conditioned_normal_in_a_step():
 
 
 def test_comparison_counts_calls_and_captures_most_with_the_best_directions():
-    rows = {row["method"]: row for row in uncertainty.compare(Path(DIGITS), 40, torch.device("cpu"))}
+    rows = {row["method"]: row for row in uncertainty.compare(Path(DIGITS), 40, torch.device("cpu"), sigma=0.5)}
     assert rows["ours"]["calls"] == 1
     assert rows["ours, refined twice"]["calls"] == 11
     assert rows["Jacobian of s1"]["calls"] == 64

@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 def run(tmp_path):
     """A copy of a small trained model's run folder."""
     folder = tmp_path / "runs/logs/digits"
-    shutil.copytree(ROOT / "checkpoints/digits_low_rank", folder)
+    shutil.copytree(ROOT / "checkpoints/digits", folder)
     return folder
 
 
