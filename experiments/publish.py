@@ -40,8 +40,9 @@ def publish(folder: Path, target: Path, half: bool = False) -> Path:
     (target / "ckpt").mkdir(parents=True, exist_ok=True)
     for name in ("environment.yml", "metrics.json"):
         shutil.copy(folder / name, target / name)
-    section = config.model.model_copy(update={"denoiser": None})  # its weights are here
-    configs.save(config.model_copy(update={"model": section}), target / "config.yml")
+    if not config.model.external:  # else the weights of the denoiser are not here
+        config = config.model_copy(update={"model": config.model.model_copy(update={"denoiser": None})})
+    configs.save(config, target / "config.yml")
     weights = network.state_dict()
     if half:
         weights = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
