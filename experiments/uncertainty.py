@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-import configs
 import datasets
 import evaluation
 import inference
 import linalg
+import models
 from configs import UserError
 from experiments.harness import argument_parser, open_run, run, save_table, table
 from linalg import DiagonalPlusLowRank, Jacobian, SymmetricMatrix
@@ -214,7 +214,7 @@ def main(arguments: list[str] | None = None) -> None:
     settings = {"components": COMPONENTS, "probes": PROBES, "seed": args.seed, **folders}
     rows: list[dict] = []
     for name, folder in folders.items():
-        low, high = configs.load(folder / "config.yml").sigmas
+        low, high = models.load(folder).sigmas
         for sigma in (level for level in args.noise if low <= level <= high):
             measured = compare(folder, args.images, device, args.seed, sigma)
             rows += [{"data": name} | row for row in measured]

@@ -25,7 +25,7 @@ SMALLEST = {
     "--lrs 0.001",
     "variance": "--steps 20",
     "objectives": "--noise 0.5 --seeds 0 --methods jacobian centered --set max_steps=10 --set model.ngf=8",
-    "uncertainty": "--data digits --images 20",
+    "uncertainty": f"--data digits --images 20 --digits {DIGITS}",
     "second_order": "--data digits --minutes 0.002 --images 20 --only begun 'both targets, 3' 'subspace iteration'",
     "mixing": f"--targets normal_2 images --images {DIGITS} --share 0.05 --chains 4 --grid 0.5",
     "ellipses": "--steps 20 --densities gaussians",
