@@ -102,7 +102,9 @@ def resized(network: Networks, config: Config, shape: tuple[int, ...]) -> Networ
         UserError: where their weights are for one size.
     """
     like = next(network.parameters(), None)
-    other = build(config, shape, getattr(network, "denoiser", None)).to(None if like is None else like.device)
+    with torch.random.fork_rng(devices=[]):
+        other = build(config, shape, getattr(network, "denoiser", None))
+    other.to(None if like is None else like.device)
     try:
         other.load_state_dict(network.state_dict(keep_vars=True), assign=True)
     except RuntimeError as error:

@@ -204,6 +204,17 @@ class TestADenoiserFromElsewhere:
         close(part[: -reach - 4], whole[: -reach - 8])
         assert not torch.allclose(part[-1], whole[-5])
 
+    def test_another_size_shares_the_weights_and_takes_no_random_numbers(self, c):
+        network = models.build(c, (1, 8, 8)).eval()
+        model = models.score_model(network, c, (1, 8, 8))
+        x, before = torch.randn(1, 120), torch.get_rng_state()
+        scores = model.at(0.5, (1, 12, 10))
+        assert torch.equal(torch.get_rng_state(), before)
+        first = scores.s2(x).diagonal()
+        with torch.no_grad():
+            network.covariance.network.conv_out.bias += 1
+        assert (scores.s2(x).diagonal() > first).all()
+
     def test_a_network_for_one_size_says_so(self):
         c = config("LowRankHybridRunner")
         model = models.score_model(models.build(c, SHAPE), c, SHAPE)

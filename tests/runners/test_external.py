@@ -149,6 +149,16 @@ def test_black_and_white_are_those_of_the_denoiser(tmp_path):
     assert ffdnet_with(tmp_path, *COLOURED, "data.values=[0, 1]").model == c.model
 
 
+def test_what_is_not_given_is_the_denoiser_s(tmp_path):
+    torch.save(models.denoisers.FFDNet().state_dict(), tmp_path / "ffdnet.pth")
+    overrides = [f"model.denoiser=ffdnet:{tmp_path / 'ffdnet.pth'}"]
+    c = external.completed(configs.load(None, overrides, runner="UnetDSMRunner"))
+    assert c.noise == (5 / 255, 75 / 255)
+    assert (c.data.channels, c.data.values) == (3, (0, 1))
+    configs.save(c, tmp_path / "config.yml")
+    assert configs.load(tmp_path / "config.yml") == c
+
+
 @pytest.mark.parametrize(
     ("changes", "noise", "message"),
     [
