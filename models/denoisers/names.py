@@ -6,13 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from configs import Config, UserError
+from models.denoisers.ddpm import ddpm
+from models.denoisers.diffusers import diffusers_model
 from models.denoisers.external import ExternalDenoiser, from_denoiser
 from models.denoisers.ffdnet import ffdnet
 from models.scores import ScoreModel
 
 __all__ = ["PUBLISHED", "check_external", "external_denoiser", "is_external"]
 
-PUBLISHED: dict[str, Callable[..., ScoreModel]] = {"ffdnet": ffdnet}
+PUBLISHED: dict[str, Callable[..., ScoreModel]] = {"ffdnet": ffdnet, "ddpm": ddpm, "diffusers": diffusers_model}
 """By name, from a path (None where there is none) to the scores of a published denoiser."""
 
 SLACK = 1e-3
@@ -22,8 +24,8 @@ FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
 def is_external(name: str | None) -> bool:
-    """Whether it names a denoiser that this program did not train: `ffdnet`, `ffdnet:FILE`, or `module:function` where
-    there is no file or folder of that name."""
+    """Whether it names a denoiser that this program did not train: `ffdnet`, `ffdnet:FILE`, `ddpm:FILE`,
+    `diffusers:FOLDER`, or `module:function` where there is no file or folder of that name."""
     if name is None:
         return False
     return name.partition(":")[0] in PUBLISHED or (bool(FUNCTION.fullmatch(name)) and not Path(name).exists())
@@ -82,6 +84,8 @@ def _images(shape: tuple[int | None, ...]) -> str:
 def _model(name: str, config: Config) -> ScoreModel:
     kind, _, rest = name.partition(":")
     if kind in PUBLISHED:
+        if not rest and kind != "ffdnet":
+            raise UserError(f"model.denoiser: {kind} has no weights of its own; say where they are, {kind}:PATH")
         return PUBLISHED[kind](rest or None)
     try:
         found = getattr(importlib.import_module(kind), rest)
