@@ -21,6 +21,8 @@ FIXED = ("runner", "noise", "rank", "model", "data", "dataset", "channel", "img"
 """Keys that say what the weights mean, and sections of such keys."""
 FREE = ("model.ema_rate", "model.ema_ramp", "model.unet.dropout", "data.size", "data.workers")
 """Keys of those sections that do not."""
+AUTO = "auto"
+"""A value that a run replaces at its start by what it finds."""
 
 
 def differences(trained: Config, asked: Config) -> dict[str, tuple[Any, Any]]:
@@ -58,7 +60,7 @@ def load_trained(folder: Path, overrides: list[str], beside: Path | None = None,
 def _compare_file(trained: Config, beside: Path, overrides: list[str], flags: dict[str, Any], saved: Path) -> None:
     own, given = dict(_values(load(beside), given=True)), sources(overrides, flags)
     for key, (was, now) in differences(trained, load(beside, overrides, **flags)).items():
-        if key in own and source_of(key, given) is None:
+        if key in own and now != AUTO and source_of(key, given) is None:
             way = "" if _is_fixed(key) else f", or say --set {key}={_shown(now)}"
             raise UserError(
                 f"--config {beside}: {key} is {_shown(now)} there and {_shown(was)} in {saved}; leave --config out{way}"

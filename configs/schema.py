@@ -231,7 +231,9 @@ class Config(Section):
     max_epochs: Count = 1000
     max_steps: Count | None = Field(None, description="Stop after so many steps, whatever max_epochs says.")
     clip_grad: Positive | None = Field(None, description="Clip the gradient's norm to this; off by default.")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: the network under autocast.")
+    precision: Literal["fp32", "bf16", "auto"] = Field(
+        "fp32", description="bf16: the network under autocast; auto: where that is measured to be faster at the start."
+    )
     channels_last: StrictBool = Field(False, description="Memory format of the convolutions; try it on a GPU.")
     compile: StrictBool = Field(False, description="torch.compile the network; a minute at the start.")
     print_every: Count = Field(50, description="Steps between two lines of the log.")

@@ -160,6 +160,8 @@ def trained(
         if config.data.std is None:  # measured when the run was made
             data = config.data.model_copy(update={"mean": kept.data.mean, "std": kept.data.std})
             config = config.model_copy(update={"data": data})
+        if config.precision == "auto":
+            config = config.model_copy(update={"precision": kept.precision})
         saved, expected = kept.model_dump(), config.model_dump()
         if different := [key for key in expected if saved[key] != expected[key]]:
             raise UserError(f"{folder}: a run with another {', '.join(different)}; name another folder with --run")

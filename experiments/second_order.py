@@ -55,7 +55,7 @@ DATA = {
     "mnist": ["precision=bf16"],
     "digits": [
         *("data.dataset=Digits", "data.image_size=8", "data_dir=data", "model.unet.widths=[16, 32]"),
-        *("batch_size=128", "warmup_steps=20"),
+        *("batch_size=128", "warmup_steps=20", "precision=fp32"),
     ],
 }
 """What each data set changes of `mnist.yml`."""

@@ -17,7 +17,7 @@ from datasets import DensityData, ImageData
 from linalg import SymmetricMatrix
 from losses import Perturbation
 from models import Networks, Scores
-from runners import locks, run_folder, training
+from runners import locks, precision, run_folder, training
 from runners.distributed import World
 from runners.external import completed
 from runners.metrics import in_lines, write_metrics
@@ -139,10 +139,19 @@ class Runner(Generic[Data]):
             values = {"mean": float(sample.mean()), "std": float(sample.std())}
         self.config = self.config.model_copy(update={"data": section.model_copy(update=values)})
 
+    def _choose_precision(self) -> None:
+        """Completes the configuration by the faster precision, where it leaves that to the machine; the first process
+        chooses for all."""
+        if self.config.precision != "auto":
+            return
+        own = precision.faster(self.config, self.config.batch_size // self.world.size, self.world.device)
+        bf16 = self.world.agree(self.world.first and own == "bf16")
+        self.config = self.config.model_copy(update={"precision": "bf16" if bf16 else "fp32"})
+
     def load_data(self) -> None:
         """Loads what a training needs, so that mistakes are found before anything is written: the first process
         downloads, where that is needed, before the others look. The configuration is completed by what a network needs
-        to know of the data.
+        to know of the data, and by the faster precision where it says `auto`.
 
         Raises:
             UserError: see `train_data` and `test_data`; and where the network does not take such points.
@@ -152,6 +161,7 @@ class Runner(Generic[Data]):
         self.world.at_first(lambda: (self.train_data, self.test_data))
         _ = self.train_data
         self._measure_data()
+        self._choose_precision()
 
     def fingerprints(self) -> dict[str, str]:
         """What the data set can be known by again, by split."""

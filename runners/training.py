@@ -56,7 +56,12 @@ def train(runner: "Runner", resume: bool = False) -> None:
         log.info("nothing left to do: the run has its %d steps", state.step)
         return
     log.info(
-        "training on %s: steps %d to %d, %d an epoch", world.device, state.step, total, len(data) // config.batch_size
+        "training on %s in %s: steps %d to %d, %d an epoch",
+        world.device,
+        config.precision,
+        state.step,
+        total,
+        len(data) // config.batch_size,
     )
 
     with Interrupts() as interrupts, TrainingLog(state, runner.folder, runner.images, total) as training_log:

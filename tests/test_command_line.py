@@ -63,7 +63,7 @@ COMMAND_LINES = {
     "data set unknown": (with_set("data.dataset=SVHN"), "SVHN: one of Digits, MNIST, "),
     "said twice": (with_set("img=28"), "img is 28 and data.image_size is 8"),
     "loss unknown": (with_set("loss=mse"), "--set loss=mse: one of dsm, dsm_vr, "),
-    "precision unknown": (with_set("precision=fp8"), "input should be 'fp32' or 'bf16'"),
+    "precision unknown": (with_set("precision=fp8"), "input should be 'fp32', 'bf16' or 'auto'"),
     "ema rate": (with_set("model.ema_rate=1.5"), "input should be less than 1"),
     "no images": (with_set("data.dataset=npz"), "data_dir: neither a file data nor data_train.npz"),
     "an image of points": (

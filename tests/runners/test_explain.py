@@ -246,7 +246,8 @@ def of_a_range(command, once, tmp_path):
         call = ["--config", "mnist.yml", "--device", "cpu", "--ni", "--noise", "0.2", "1.0", "--doc", "range"]
         for text in ("data.dataset=Digits", "data.image_size=8", "data_dir=data", "model.unet.widths=[8, 16]"):
             call += ["--set", text]
-        call += ["--set", "max_steps=10", "--set", "warmup_steps=5", "--set", "loss=dsm", "--set", "batch_size=128"]
+        for text in ("max_steps=10", "warmup_steps=5", "loss=dsm", "batch_size=128", "precision=fp32"):
+            call += ["--set", text]
         assert command("--runner", "UnetDSMRunner", "--run", folder, *call).returncode == 0
 
     folder = tmp_path / "runs/logs/range"

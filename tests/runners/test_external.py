@@ -40,7 +40,7 @@ SECOND = [
     *("--runner", "LowRankHybridRunner", "--config", "mnist.yml", "--device", "cpu", "--ni", "--noise", "0.2", "1.0"),
     *("--set", "data.dataset=Digits", "--set", "data.image_size=8", "--set", f"model.unet={LOCAL}", "--rank", "4"),
     *("--set", "model.taper={2: 3, .inf: 1}", "--set", "max_steps=6", "--set", "batch_size=16"),
-    *("--set", "print_every=1", "--set", "checkpoint_epochs=100", "--set", "warmup_steps=1"),
+    *("--set", "print_every=1", "--set", "checkpoint_epochs=100", "--set", "warmup_steps=1", "--set", "precision=fp32"),
 ]
 TEST = ["--runner", "UnetDSMRunner", "--test", "--device", "cpu", "--set", "data.dataset=Digits"]
 

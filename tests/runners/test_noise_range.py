@@ -16,7 +16,7 @@ from runners.distributed import World
 BASE = [
     *("--config", "mnist.yml", "--device", "cpu", "--ni", "--noise", "0.2", "1.0", "--set", "data.dataset=Digits"),
     *("--set", "data.image_size=8", "--set", "data_dir=data", "--set", "model.unet.widths=[8, 16]"),
-    *("--set", "warmup_steps=5", "--set", "print_every=1", "--set", "batch_size=128"),
+    *("--set", "warmup_steps=5", "--set", "print_every=1", "--set", "batch_size=128", "--set", "precision=fp32"),
 ]
 DENOISER = ["--runner", "UnetDSMRunner", *BASE, "--doc", "denoiser", "--set", "loss=dsm", "--set", "max_steps=40"]
 SECOND = [
