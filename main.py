@@ -19,8 +19,6 @@ from typing import TYPE_CHECKING, NoReturn
 from runners import RUNNERS
 
 if TYPE_CHECKING:
-    import torch
-
     from configs import Config
 
 GRACE = 5.0
@@ -77,10 +75,11 @@ def runner_name(name: str) -> str:
 
 
 def noise_level(text: str) -> float | str:
-    """A number, or `auto`, as `--noise` takes them."""
+    """A number, a fraction such as 25/255, or `auto`, as `--noise` takes them."""
+    over, slash, under = text.partition("/")
     try:
-        return text if text == "auto" else float(text)
-    except ValueError as error:
+        return text if text == "auto" else float(over) / float(under) if slash else float(text)
+    except (ValueError, ZeroDivisionError) as error:
         raise argparse.ArgumentTypeError(f"invalid float value: {text!r}") from error
 
 
@@ -98,19 +97,22 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
                       "take the run folder's own, and compare this one with it")  # fmt: skip
     what.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
                       help="override a value of the config, such as model.ngf=32; can be given many times")  # fmt: skip
-    what.add_argument("--noise", type=noise_level, nargs="+", metavar="σ", help="noise level, in the units of the "
-                      "data, or the lowest and the highest of a range (default: 0.5); with --input that of the images, "
-                      "or auto to estimate it")  # fmt: skip
+    what.add_argument("--noise", type=noise_level, nargs="+", metavar="σ", help="noise level, 0.5 or 25/255, "
+                      "in the units of the data, or the lowest and the highest of a range (default: 0.5); with --input "
+                      "that of the images, or auto to estimate it")  # fmt: skip
     what.add_argument("--rank", type=int, metavar="R", help="columns of a low-rank second-order head (default: 50)")
     what.add_argument("--seed", type=int, help="of the weights, the noise and the order (default: 1234)")
 
     mode = parser.add_argument_group("instead of training from the start")
     modes = mode.add_mutually_exclusive_group()
-    modes.add_argument("--test", action="store_true", help="evaluate the checkpoint: metrics.json and a picture")
+    modes.add_argument("--test", action="store_true", help="evaluate the checkpoint: metrics.json and a picture; with "
+                       "--input and --set model.denoiser=ffdnet, or another, no run folder is needed")  # fmt: skip
     mode.add_argument("--input", metavar="PATH", help="with --test: your own noisy images, a file or a folder, in "
                       "place of the test set")  # fmt: skip
+    mode.add_argument("--region", type=int, nargs=4, metavar=("TOP", "LEFT", "HEIGHT", "WIDTH"), help="with --input: "
+                      "pixels whose principal components are taken, given the whole image")  # fmt: skip
     mode.add_argument("--output", metavar="DIR", help="with --input: where its pictures go (default: input in the "
-                      "run's image folder)")  # fmt: skip
+                      "run's image folder, or in RUN where there is no run folder)")  # fmt: skip
     mode.add_argument("--resize", action="store_true", help="with --input: make images of other sizes fit")
     mode.add_argument("--clean", action="store_true", help="the images of --input are clean: add the noise first")
     modes.add_argument("--resume_training", action="store_true", help="continue from the newest checkpoint")
@@ -154,6 +156,8 @@ def check_together(parser: Parser, args: argparse.Namespace) -> None:
         parser.error("argument --input: only with --test")
     if args.clean and args.input is None:
         parser.error("argument --clean: only with --input")
+    if args.region is not None and args.input is None:
+        parser.error("argument --region: only with --input")
 
 
 def resolve(args: argparse.Namespace) -> tuple[Path, "Config"]:
@@ -171,13 +175,26 @@ def resolve(args: argparse.Namespace) -> tuple[Path, "Config"]:
             raise UserError("--config is missing: a file of configs/, or a path")
         config = configs.load(configs.find(args.config), args.overrides, **flags)
         return run_folder.locate(args.run, runners.get(args.runner).folder_name(args.doc, config)), config
-    if args.test and any(text.partition("=")[0].strip() == "model.denoiser" for text in args.overrides):
-        config = configs.load(None if args.config is None else configs.find(args.config), args.overrides, **flags)
-        if config.model.external and config.model.head == "none":
-            return untrained(args, config)
+    if args.test and (bare := of_a_denoiser(args)) is not None:
+        return untrained(args, bare)
     folder = run_folder.existing(args.run, args.doc, args.rank)
     beside = None if args.config is None else configs.find(args.config)
     return folder, configs.load_trained(folder, args.overrides, beside, **flags)
+
+
+def of_a_denoiser(args: argparse.Namespace) -> "Config | None":
+    """The configuration of a test of a denoiser from elsewhere alone, where `--set model.denoiser=NAME` asks for it."""
+    import configs
+    import models
+
+    named = [text.partition("=") for text in args.overrides]
+    if not any(key.strip() == "model.denoiser" and models.is_external(value.strip()) for key, _, value in named):
+        return None
+    flags = {"seed": args.seed, "rank": args.rank, "comment": args.comment, "runner": args.runner, "noise": args.noise}
+    if args.noise == ["auto"]:
+        del flags["noise"]
+    config = configs.load(None if args.config is None else configs.find(args.config), args.overrides, **flags)
+    return config if config.model.external and config.model.head == "none" else None
 
 
 def untrained(args: argparse.Namespace, config: "Config") -> tuple[Path, "Config"]:
@@ -186,7 +203,7 @@ def untrained(args: argparse.Namespace, config: "Config") -> tuple[Path, "Config
     from runners import external, run_folder
 
     name, folder = config.model.denoiser, run_folder.locate(args.run, args.doc)
-    if args.input is None and "dataset" not in config.data.model_fields_set:
+    if "dataset" not in config.data.model_fields_set:
         raise UserError(
             f"data.dataset is missing: on which images {name} is tested; --set data.dataset=ImageFolder "
             "--set data_dir=FOLDER --set data.image_size=[H,W], or --input with your own"
@@ -240,14 +257,15 @@ def run(args: argparse.Namespace) -> None:
     import runners
     from runners import distributed, locks, run_folder
 
+    if args.input is not None:
+        if first_process():
+            explain_input(args)
+        return
     folder, config = resolve(args)
     images = run_folder.inside(folder, args.image_folder, "--image_folder")
     if args.test and not first_process():
         return
     world = distributed.join(args.device, together=not args.test)
-    if args.input is not None:
-        explain_input(args, folder, images, world.device)
-        return
     try:
         runner = runners.get(args.runner)(config, folder, world, images)
         fresh = not (args.test or args.resume_training)
@@ -268,15 +286,26 @@ def run(args: argparse.Namespace) -> None:
         locks.release(folder)
 
 
-def explain_input(args: argparse.Namespace, folder: Path, images: Path, device: "torch.device") -> None:
-    """`--test --input`; the log goes to the run folder, or with `--output` where the pictures go."""
+def explain_input(args: argparse.Namespace) -> None:
+    """`--test --input`: of a run folder, where the log goes too unless `--output` says where the pictures go; or of a
+    denoiser from elsewhere, without any."""
+    import models
+    from runners import distributed, run_folder
     from runners.explain import explain
 
-    target = images / "input" if args.output is None else Path(args.output)
-    if args.output is None:
-        log_to(folder, args.verbose)
+    model: Path | models.ScoreModel
+    if (bare := of_a_denoiser(args)) is not None:
+        model = models.external_denoiser(str(bare.model.denoiser), bare)
+        target = Path(args.run) / "input"
+    else:
+        model, _ = resolve(args)
+        target = run_folder.inside(model, args.image_folder, "--image_folder") / "input"
+        if args.output is None:
+            log_to(model, args.verbose)
+    target = target if args.output is None else Path(args.output)
+    device = distributed.join(args.device, together=False).device
     sigma = None if args.noise is None else args.noise[0]
-    explain(folder, args.input, target, args.clean, device, args.seed, sigma, args.resize)
+    explain(model, args.input, target, args.clean, device, args.seed, sigma, args.resize, args.region)
 
 
 def main(arguments: list[str] | None = None) -> int:

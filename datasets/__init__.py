@@ -11,7 +11,7 @@ from datasets.images import (
     fingerprint,
     load,
 )
-from datasets.inputs import ImageInputs, read_images
+from datasets.inputs import ImageInputs, inputs_by_size, read_images
 from datasets.mixtures import (
     CurveMixture,
     GaussianMixture,
@@ -64,6 +64,7 @@ __all__ = [
     "gaussians",
     "generator_of",
     "like",
+    "inputs_by_size",
     "load",
     "logistics",
     "multivariate_normal",

@@ -18,10 +18,10 @@ from configs import UserError, reason_of
 from datasets.archives import archived_images
 from datasets.folders import is_litter
 from datasets.pictures import cover, open_picture
-from datasets.pixels import Shape, as_images, as_values
+from datasets.pixels import Shape, as_images, as_values, picture_shape
 from datasets.ranges import Limits, RangeCheck
 
-__all__ = ["ImageInputs", "read_images"]
+__all__ = ["ImageInputs", "inputs_by_size", "read_images"]
 
 ARRAYS = (".npy", ".npz")
 CHUNK = 256
@@ -36,12 +36,14 @@ class ImageInputs:
     before there are results, and again in `batches`.
 
     Args:
-        path: of the file or folder.
+        path: of the file or folder, or some files.
         shape: of an image, `(C, H, W)`.
         resize: make images of other sizes fit: they cover `(H, W)`, and their middle is taken. Arrays are not resized.
         limits: the values of black and white, see `value_range`.
 
     Attributes:
+        files: in which they are.
+        counts: how many there are in each.
         names: one for each image, no two alike, in upper and lower case either.
         values: counts of their values; see `RangeCheck`.
 
@@ -49,12 +51,12 @@ class ImageInputs:
         UserError: where there is no such file, or one is no image or has another size.
     """
 
-    def __init__(self, path: str | Path, shape: Shape, resize: bool = False, limits: Limits | None = None):
+    def __init__(self, path: str | Path | list[Path], shape: Shape, resize: bool = False, limits: Limits | None = None):
         self.shape, self.resize, self.limits = shape, resize, limits
-        self.files = _files(Path(path))
+        self.files = path if isinstance(path, list) else _files(Path(path))
         self.values = RangeCheck(shape[0], limits)
-        counts = [sum(len(part) for part in self._read(file, self.values)) for file in self.files]
-        self.names = _names(self.files, counts)
+        self.counts = [sum(len(part) for part in self._read(file, self.values)) for file in self.files]
+        self.names = _names(self.files, self.counts)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -93,6 +95,39 @@ class ImageInputs:
             return _array(file)
         picture = open_picture(file, channels)
         return np.array(cover(picture, height, width) if self.resize else picture)
+
+
+def inputs_by_size(path: str | Path, channels: int, limits: Limits | None = None) -> list[ImageInputs]:
+    """The images of a file or folder whatever their sizes: those of each size by themselves.
+
+    Args:
+        path: of the file or folder.
+        channels: of an image, C.
+        limits: the values of black and white, see `value_range`.
+
+    Returns:
+        `ImageInputs` for each size, in the order of the first file that has it; no two images have one name.
+
+    Raises:
+        UserError: where there is no such file, or one is no image.
+    """
+    by_size: dict[Shape, list[Path]] = {}
+    for file in _files(Path(path)):
+        by_size.setdefault(_shape_of(file, channels), []).append(file)
+    inputs = [ImageInputs(files, shape, limits=limits) for shape, files in by_size.items()]
+    files = [file for part in inputs for file in part.files]
+    names = iter(_names(files, [count for part in inputs for count in part.counts]))
+    for part in inputs:
+        part.names = list(itertools.islice(names, len(part.names)))
+    return inputs
+
+
+def _shape_of(file: Path, channels: int) -> Shape:
+    try:
+        content = _array(file) if file.suffix.lower() in ARRAYS else open_picture(file, channels)
+        return picture_shape(content, (channels, None, None))
+    except ValueError as error:
+        raise UserError(f"{file}: {error}") from error
 
 
 def read_images(path: str | Path, shape: Shape, limits: Limits | None = None) -> tuple[list[str], Tensor]:

@@ -102,7 +102,11 @@ def picture_shape(images: Any, shape: tuple[int | None, ...]) -> Shape:
         return size[-1], size[-3], size[-2]
     if len(size) >= 3 and size[-3] == channels:
         return size[-3], size[-2], size[-1]
-    raise ValueError(f"an array of shape {size}; pictures of {channels} channels are expected, (H, W, C) or (C, H, W)")
+    if channels == 1 and len(size) in (2, 3):
+        return 1, size[-2], size[-1]
+    raise ValueError(
+        f"an array of shape {size}; pictures with {channels} channel(s) are expected, (H, W, C) or (C, H, W)"
+    )
 
 
 def as_values(batch: np.ndarray, check: RangeCheck) -> Tensor:

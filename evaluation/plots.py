@@ -73,7 +73,7 @@ def posterior_figure(
     posterior: Posterior,
     shape: tuple[int, int, int],
     clean: Tensor | None = None,
-    components: int = 0,
+    components: int | tuple[Tensor, Tensor] = 0,
     title: str = "",
     refine: int = 0,
 ) -> Figure:
@@ -83,7 +83,7 @@ def posterior_figure(
         posterior: at n images.
         shape: of an image, `(C, H, W)`.
         clean: x `(n, D)`, where it is known.
-        components: how many directions to show.
+        components: how many directions to show, or what `Posterior.principal_components` gave already.
         title: above the whole.
         refine: see `Posterior.principal_components`.
 
@@ -95,14 +95,15 @@ def posterior_figure(
             `Posterior.principal_components`.
     """
     _check_images(posterior, shape)
-    whole_number("components", components)
+    if not isinstance(components, tuple):
+        whole_number("components", components)
     rows = {} if clean is None else {"clean": displayable(clean, shape, posterior.scores.values)}
     rows["noisy"] = displayable(posterior.noisy, shape, posterior.scores.values)
     rows["denoised"] = displayable(posterior.mean, shape, posterior.scores.values)
     rows["std"] = posterior.std().unflatten(1, shape).mean(1, keepdim=True).cpu()
     scales = {"std": ("magma", 0.0, float(rows["std"].max()))}
     if components:
-        _, directions = posterior.principal_components(components, refine)
+        _, directions = _components(posterior, components, refine)
         for k, direction in enumerate(directions.unbind(2)):
             picture = (direction / direction.abs().amax(1, keepdim=True)).unflatten(1, shape).cpu()
             rows[f"PC {k + 1}"] = picture if shape[0] == 1 else (1 + picture) / 2
@@ -115,7 +116,7 @@ def walk_figure(
     posterior: Posterior,
     shape: tuple[int, int, int],
     index: int = 0,
-    components: int = 3,
+    components: int | tuple[Tensor, Tensor] = 3,
     reach: float = 3.0,
     refine: int = 0,
 ) -> Figure:
@@ -126,7 +127,7 @@ def walk_figure(
         posterior: at some images.
         shape: of an image, `(C, H, W)`.
         index: of the image.
-        components: how many rows.
+        components: how many rows, or what `Posterior.principal_components` gave already.
         reach: of the walk, in standard deviations of each component.
         refine: see `Posterior.principal_components`.
 
@@ -138,14 +139,18 @@ def walk_figure(
     positive_number("reach", reach)
     if not 0 <= whole_number("index", index) < len(posterior):
         raise ValueError(f"index is {index}; a number below {len(posterior)} is expected, the images of the posterior")
-    variances, directions = posterior.principal_components(components, refine)
+    variances, directions = _components(posterior, components, refine)
     stops = torch.linspace(-reach, reach, 7)
     rows = {}
-    for k in range(components):
+    for k in range(variances.shape[1]):
         length = variances[index, k].sqrt()
         walk = posterior.mean[index] + (stops.to(length) * length)[:, None] * directions[index, :, k]
         rows[f"PC {k + 1}\nstd {float(length):.2g}"] = displayable(walk, shape, posterior.scores.values)
     return image_rows(rows, headings=["mean" if stop == 0 else f"{stop:+g} std" for stop in stops.tolist()])
+
+
+def _components(posterior: Posterior, components: int | tuple[Tensor, Tensor], refine: int) -> tuple[Tensor, Tensor]:
+    return components if isinstance(components, tuple) else posterior.principal_components(components, refine)
 
 
 def _check_images(posterior: Posterior, shape: tuple[int, int, int]) -> None:

@@ -183,6 +183,12 @@ class ScoreModel:
         like = None if self.network is None else getattr(self.network, "like", next(self.network.parameters(), None))
         return torch.device("cpu") if like is None else like.device
 
+    @property
+    def any_size(self) -> bool:
+        """Whether it takes images of other sizes than `shape` says, see `at`."""
+        model = None if self.config is None or len(self.shape) != 3 else self.config.model
+        return None in self.shape or (model is not None and model.network == "unet" and not model.unet.positions)
+
     def at(self, sigma: float | Tensor, shape: tuple[int, ...] | None = None) -> Scores:
         """The scores at noise level σ, a number in the units of the data.
 

@@ -1,4 +1,4 @@
-"""What a trained model says of a user's own images: `main.py --test --input`."""
+"""What a model says of a user's own images: `main.py --test --input`."""
 
 import itertools
 import logging
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from tqdm import tqdm
 
 import datasets
 import evaluation
@@ -21,6 +22,7 @@ import models
 from configs import Config, UserError
 from datasets import ImageInputs
 from inference import Posterior
+from inference.regions import region_of
 from models import Networks, ScoreModel, Scores
 from runners.collected import Collected, collected_in
 
@@ -29,8 +31,10 @@ __all__ = ["explain"]
 log = logging.getLogger(__name__)
 
 Shape = tuple[int, int, int]
+Region = tuple[int, int, int, int]
 
 BATCH = 100
+ENTRIES = 2**21  # of a batch together, where the images are large
 SHOWN = 12
 COMPONENTS = 3
 CUT_OFF = 0.05
@@ -39,7 +43,7 @@ ESTIMATED = 1000
 
 @torch.no_grad()
 def explain(
-    folder: Path,
+    model: ScoreModel | Path,
     source: str | Path,
     target: Path,
     clean: bool = False,
@@ -47,12 +51,14 @@ def explain(
     seed: int | None = None,
     sigma: float | Literal["auto"] | None = None,
     resize: bool = False,
+    region: Region | None = None,
 ) -> dict[str, float]:
     """Denoises images and writes what else is known of them.
 
     Args:
-        folder: the run folder of the model.
-        source: a file or folder of images, `datasets.ImageInputs` says which.
+        model: of images; or the run folder of one.
+        source: a file or folder of images, `datasets.ImageInputs` says which; of several sizes, where the model takes
+            any.
         target: where the pictures go; it is made.
         clean: the images are clean: noise of the model's σ is added first.
         device: where to compute.
@@ -60,40 +66,110 @@ def explain(
         sigma: σ of the images, in the units of the data, or `"auto"` to estimate it from them; it can be left out for
             a model of one level.
         resize: make images of other sizes fit.
+        region: (top, left, height, width) in pixels, whose principal components are taken.
 
     Returns:
-        the number of images; `mse`, the mean squared error, for clean ones; `predicted_mse`, the mean variance, of a
-        second-order model, both in the squared units of the data.
+        the number of images; `mse`, the mean squared error, for clean ones; `predicted_mse`, the mean variance, where
+        variances are known, both in the squared units of the data.
 
-    Writes, for each image, `NAME_denoised.png`, and with a second-order model `NAME_std.png` (white is the largest of
-    all), and for all of them `posterior.npz` (names, mean, std, and variances and directions of the components) and
-    `overview.png`; `walks.png` for the first one, where the model is low-rank.
+    Writes, for each image, `NAME_denoised.png` and, where variances are known, `NAME_std.png` (white is the largest of
+    all); with a region `NAME_components.png` and `NAME_walks.png`, the posterior of that region and the walks along its
+    components. For all of them `posterior.npz` (names, mean, std, and variances and directions of the components, of
+    the region where there is one) and `overview.png`, and `walks.png` for the first one, where a low-rank model is
+    asked about images of the size that it was trained on. Of images of several sizes each has its own of these files.
+
+    Variances come from the second order. Without one they come from products with the Jacobian of s1, dozens an image,
+    where the denoiser is somebody else's or a region is asked for.
 
     Whatever the number of images, memory holds a batch of them.
 
     Raises:
         UserError: where the images or the checkpoint can't be read or do not fit each other, the target can't be
-            written, or a model of a range has no level to answer at.
+            written, a model of a range has no level to answer at, or the region does not lie in an image.
     """
-    model = models.load(folder, device)
-    config = cast(Config, model.config)
+    name = "model.denoiser" if isinstance(model, ScoreModel) else model
+    model = model if isinstance(model, ScoreModel) else models.load(model, device)
     if len(model.shape) != 3:
-        raise UserError(f"{folder}: a model of points, not of images")
-    shape = datasets.picture_shape(source, model.shape)
-    inputs = datasets.ImageInputs(source, shape, resize, model.values)
+        raise UserError(f"{name}: a model of points, not of images")
+    if model.network is not None:
+        model.network.to(device)
+    groups = _inputs(model, source, resize)
+    questions = [_question(model, inputs, sigma, clean, region) for inputs in groups]
+    noise_seed = None if not clean else (model.config or Config()).seed if seed is None else seed
+    sums: defaultdict[str, float] = defaultdict(float)
+    total = sum(map(len, groups))
+    with tqdm(total=total, desc="images", disable=None, leave=False) as bar:
+        for inputs, question in zip(groups, questions, strict=True):
+            ending = "" if len(groups) == 1 else "_{1}x{2}".format(*inputs.shape)
+            with collected_in(target) as collected:
+                batches = answers(question, inputs.batches(question.batch), noise_seed, model.device)
+                metrics = _write_batches(target, inputs, batches, collected, region, ending, bar)
+                arrays = collected.arrays()
+                if "std" in arrays:
+                    _write_spreads(target, inputs, arrays["std"])
+                arrays |= {"names": np.array(inputs.names)} | ({} if region is None else {"region": np.array(region)})
+                np.savez_compressed(target / f"posterior{ending}.npz", **arrays)
+            for name, value in metrics.items():
+                sums[name] += value * len(inputs) / total
+    figures = {"images": total} | dict(sums)
+    log.info("%s; written: %s", ", ".join(f"{name} {value:.5g}" for name, value in figures.items()), target)
+    return figures
+
+
+def _inputs(model: ScoreModel, source: str | Path, resize: bool) -> list[ImageInputs]:
+    """The images, those of each size by themselves."""
+    if resize and None in model.shape:
+        raise UserError("--resize: the model takes images of any size; leave it out")
+    if resize or not model.any_size:
+        return [datasets.ImageInputs(source, cast(Shape, model.shape), resize, model.values)]
+    return datasets.inputs_by_size(source, cast(int, model.shape[0]), model.values)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of images of one size.
+
+    Attributes:
+        scores: at their noise level.
+        spread: whether variances are.
+        components: how many principal components are.
+        region: of these, or None for those of the whole image.
+    """
+
+    scores: Scores
+    spread: bool
+    components: int
+    region: Region | None
+
+    @property
+    def batch(self) -> int:
+        """How many images to take at a time: one, where its region has figures of its own."""
+        entries = int(np.prod(cast(Shape, self.scores.shape)))
+        return 1 if self.region is not None else max(1, min(BATCH, ENTRIES // entries))
+
+
+def _question(
+    model: ScoreModel,
+    inputs: ImageInputs,
+    sigma: float | Literal["auto"] | None,
+    clean: bool,
+    region: Region | None,
+) -> Question:
     _warn_of_values(inputs, clean)
+    low_rank = model.config is not None and model.config.model.head == "low_rank"
+    components = 0
+    if region is not None:
+        try:
+            box, _ = region_of(region, inputs.shape)
+        except ValueError as error:
+            raise UserError(f"--region {' '.join(map(str, region))}: {inputs.names[0]}: {error}") from error
+        diagonal = model.config is not None and model.config.model.head == "diagonal"
+        components = 0 if diagonal else min(COMPONENTS, inputs.shape[0] * box.height * box.width)
+    elif low_rank and inputs.shape == model.shape:
+        components = min(COMPONENTS, cast(Config, model.config).rank)
     scores = _at_level(model, sigma, inputs, clean)
-    components = min(COMPONENTS, config.rank) if config.model.head == "low_rank" else 0
-    noise_seed = None if not clean else config.seed if seed is None else seed
-    with collected_in(target) as collected:
-        batches = answers(scores, inputs.batches(BATCH), components, noise_seed, model.device)
-        metrics = _write_batches(target, inputs, batches, collected)
-        arrays = collected.arrays()
-        if "std" in arrays:
-            _write_spreads(target, inputs, arrays["std"])
-        np.savez_compressed(target / "posterior.npz", names=np.array(inputs.names), **arrays)
-    log.info("%s; written: %s", ", ".join(f"{name} {value:.5g}" for name, value in metrics.items()), target)
-    return metrics
+    external = model.config is None or model.config.model.external
+    return Question(scores, scores.s2 is not None or external or region is not None, components, region)
 
 
 def _at_level(model: ScoreModel, sigma: float | Literal["auto"] | None, inputs: ImageInputs, clean: bool) -> Scores:
@@ -111,8 +187,8 @@ def _at_level(model: ScoreModel, sigma: float | Literal["auto"] | None, inputs: 
         estimates = torch.cat([datasets.estimate_noise(part, inputs.shape) for part in parts])
         sigma = float(estimates.median())
         log.info("σ = %.3g, estimated from %d images: %.3g to %.3g", sigma, len(estimates), *estimates.aminmax())
-    config = cast(Config, model.config)
-    if "noise" not in config.model_fields_set and model.network is not None:  # the published program does not keep it
+    config = model.config
+    if config is not None and "noise" not in config.model_fields_set:  # the published program does not keep it
         network = cast(Networks, model.network)
         return models.score_model(network, config.model_copy(update={"noise": sigma}), inputs.shape).at(sigma)
     return model.at(sigma, inputs.shape)
@@ -140,15 +216,17 @@ class Answer:
         clean: x, `(B, D)`, where it is known.
         noisy: x̃, `(B, D)`.
         mean: E[x|x̃], `(B, D)`.
-        posterior: of a second-order model.
-        components: variances `(B, k)` and directions `(B, D, k)`, of a low-rank one.
+        posterior: where variances are asked for.
+        region: the posterior of the region that is asked about, of a batch of one image.
+        components: variances `(B, k)` and directions `(B, D, k)`, of the region where there is one.
     """
 
     clean: Tensor | None
     noisy: Tensor
     mean: Tensor
-    posterior: Posterior | None
-    components: tuple[Tensor, Tensor] | None
+    posterior: Posterior | None = None
+    region: Posterior | None = None
+    components: tuple[Tensor, Tensor] | None = None
 
     def arrays(self, shape: Shape) -> dict[str, np.ndarray]:
         """What is kept of the batch: `mean` and `std` `(B, C, H, W)`, `variances` `(B, k)` and `directions`
@@ -158,57 +236,67 @@ class Answer:
             kept["std"] = self.posterior.std().unflatten(1, shape)
         if self.components is not None:
             kept["variances"], directions = self.components
-            kept["directions"] = directions.mT.unflatten(2, shape)
+            part = shape if self.region is None else cast(Shape, self.region.scores.shape)
+            kept["directions"] = directions.mT.unflatten(2, part)
         return {name: value.cpu().numpy() for name, value in kept.items()}
 
 
-def answers(
-    scores: Scores, values: Iterable[Tensor], components: int, seed: int | None, device: torch.device
-) -> Iterator[Answer]:
+def answers(question: Question, values: Iterable[Tensor], seed: int | None, device: torch.device) -> Iterator[Answer]:
     """Evaluates scores at images, a batch at a time.
 
     Args:
-        scores: of images, at one noise level.
+        question: what is asked.
         values: batches of the images, `(B, D)`.
-        components: how many principal components, of a model that has them.
         seed: of the noise to add, where they are clean.
         device: where to compute.
     """
     generator = datasets.generator_of(seed)
     for part in values:
         if generator is None:
-            yield _answer(scores, None, part.to(device), components)
+            yield _answer(question, None, part.to(device))
         else:
-            noise = scores.sigma * torch.randn(part.shape, generator=generator)
-            yield _answer(scores, part, (part + noise).to(device), components)
+            noise = question.scores.sigma * torch.randn(part.shape, generator=generator)
+            yield _answer(question, part, (part + noise).to(device))
 
 
-def _answer(scores: Scores, clean: Tensor | None, noisy: Tensor, components: int) -> Answer:
-    if scores.s2 is None:
-        return Answer(clean, noisy, inference.posterior_mean(scores.s1(noisy), noisy, scores.sigma), None, None)
-    posterior = inference.posterior(scores, noisy)
-    top = posterior.principal_components(components) if components else None
-    return Answer(clean, noisy, posterior.mean, posterior, top)
+def _answer(question: Question, clean: Tensor | None, noisy: Tensor) -> Answer:
+    scores = question.scores
+    if not question.spread:
+        return Answer(clean, noisy, inference.posterior_mean(scores.s1(noisy), noisy, scores.sigma))
+    posterior = inference.posterior(scores, noisy, progress=True)
+    region = None if question.region is None else posterior.region(question.region)
+    top = (region or posterior).principal_components(question.components) if question.components else None
+    return Answer(clean, noisy, posterior.mean, posterior, region, top)
 
 
 # --- writing ---
 
 
 def _write_batches(
-    target: Path, inputs: ImageInputs, batches: Iterable[Answer], collected: Collected
+    target: Path,
+    inputs: ImageInputs,
+    batches: Iterable[Answer],
+    collected: Collected,
+    region: Region | None,
+    ending: str,
+    bar: tqdm,
 ) -> dict[str, float]:
-    """Writes the figures of the first batch and the denoised pictures of each; collects the arrays of them all, and
-    returns the metrics."""
+    """Writes the figures of the first batch, and the denoised pictures and the region of each; collects the arrays of
+    them all, and returns the metrics."""
     count = clipped = 0
     sums: defaultdict[str, float] = defaultdict(float)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".* are taken for that", RuntimeWarning)  # batch by batch: once below
+        warnings.filterwarnings("ignore", "`torch.jit.script.*` is deprecated")  # torch's own, in forward mode
         for answer in batches:
             if not count:
-                _write_figures(target, answer, inputs)
+                _write_figures(target, answer, inputs, ending)
             arrays = answer.arrays(inputs.shape)
             collected.add(arrays)
             names = inputs.names[count : count + len(answer.mean)]
+            if region is not None:
+                _write_region(target, names[0], answer, region, inputs.shape)
+            bar.update(len(names))
             _write_pictures(target, names, arrays["mean"], "denoised", inputs.limits)
             count += len(answer.mean)
             if answer.clean is not None:
@@ -218,7 +306,7 @@ def _write_batches(
                 clipped += int(answer.posterior.clipped.sum())
     if clipped:
         log.warning("%d predicted variances are zero or negative, and were clipped", clipped)
-    return {"images": count} | {name: value / count for name, value in sums.items()}
+    return {name: value / count for name, value in sums.items()}
 
 
 def _write_spreads(target: Path, inputs: ImageInputs, std: np.ndarray) -> None:
@@ -230,21 +318,43 @@ def _write_spreads(target: Path, inputs: ImageInputs, std: np.ndarray) -> None:
         _write_pictures(target, inputs.names[part], std[part] / largest * (high - low) + low, "std", inputs.limits)
 
 
-def _write_figures(target: Path, answer: Answer, inputs: ImageInputs) -> None:
+def _write_figures(target: Path, answer: Answer, inputs: ImageInputs, ending: str) -> None:
     """The overview of the first images, and the walks of the first one."""
     clean = None if answer.clean is None else answer.clean[:SHOWN]
-    components = 0 if answer.components is None else answer.components[0].shape[1]
+    components = answer.components if answer.region is None else None
     if answer.posterior is None:
         rows = {} if clean is None else {"clean": clean}
         rows |= {"noisy": answer.noisy[:SHOWN], "denoised": answer.mean[:SHOWN]}
         pictures = {name: datasets.displayable(part, inputs.shape, inputs.limits) for name, part in rows.items()}
         overview = evaluation.image_rows(pictures)
     else:
-        overview = evaluation.posterior_figure(answer.posterior[:SHOWN], inputs.shape, clean, components)
-    overview.savefig(target / "overview.png", dpi=120)
-    if answer.posterior is not None and components:
+        first = None if components is None else (components[0][:SHOWN], components[1][:SHOWN])
+        overview = evaluation.posterior_figure(answer.posterior[:SHOWN], inputs.shape, clean, first or 0)
+    overview.savefig(target / f"overview{ending}.png", dpi=_dots(inputs.shape))
+    if answer.posterior is not None and components is not None:
         walks = evaluation.walk_figure(answer.posterior[:1], inputs.shape, components=components)
-        walks.savefig(target / "walks.png", dpi=120)
+        walks.savefig(target / f"walks{ending}.png", dpi=_dots(inputs.shape))
+
+
+def _write_region(target: Path, name: str, answer: Answer, region: Region, shape: Shape) -> None:
+    """The posterior of a region of one image, and the walks along its components."""
+    posterior = cast(Posterior, answer.region)
+    top, left, height, width = region
+    clean = None
+    if answer.clean is not None:
+        image = answer.clean.unflatten(1, shape)
+        clean = image[:, :, top : top + height, left : left + width].flatten(1)
+    part = (shape[0], height, width)
+    figure = evaluation.posterior_figure(posterior, part, clean, answer.components or 0)
+    figure.savefig(target / f"{name}_components.png", dpi=_dots(part))
+    if answer.components is not None:
+        walks = evaluation.walk_figure(posterior, part, components=answer.components)
+        walks.savefig(target / f"{name}_walks.png", dpi=_dots(part))
+
+
+def _dots(shape: Shape) -> int:
+    """An inch of a figure, so that about two are there for each pixel of an image, which is not as wide as an inch."""
+    return min(600, max(120, 5 * shape[2] // 2))
 
 
 def _write_pictures(

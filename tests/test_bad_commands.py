@@ -6,6 +6,7 @@ test_bad_input.py.
 
 import os
 import shlex
+import sys
 import zipfile
 from pathlib import Path
 
@@ -15,6 +16,12 @@ from PIL import Image
 
 from tests import test_command_line
 
+OWN_DENOISER = """
+import models
+
+LEVELS = (0.01, 1.0)
+model = models.from_denoiser(lambda x, sigma: x / (1 + sigma**2), LEVELS, (3, None, None), values=(0, 1))
+"""
 DIGITS = ["--runner", "UnetDSMRunner", "--config", "digits_dsm.yml", "--doc", "x", "--ni", "--device", "cpu"]
 
 SETTINGS = {
@@ -175,6 +182,15 @@ FLAGS = {
     "--noise auto": "argument --noise: auto only with --input; a number is expected",
     "--noise 0.2 x": "argument --noise: invalid float value: 'x'",
     "--noise ''": "argument --noise: invalid float value: ''",
+    "--noise 1/0": "argument --noise: invalid float value: '1/0'",
+    "--noise 25/": "argument --noise: invalid float value: '25/'",
+    "--noise 1/2/3": "argument --noise: invalid float value: '1/2/3'",
+    "--noise auto/2": "argument --noise: invalid float value: 'auto/2'",
+    "--region 0 0 4 4": "argument --region: only with --input",
+    "--region 0 0 4": "argument --region: expected 4 arguments",
+    "--region 0 0 4 x": "argument --region: invalid int value: 'x'",
+    "--region 0 0 4 1.5": "argument --region: invalid int value: '1.5'",
+    "--test --region 0 0 4 4": "argument --region: only with --input",
     "--resize": "argument --resize: only with --input",
     "--clean": "argument --clean: only with --input",
     "--output o": "argument --output: only with --input",
@@ -195,6 +211,7 @@ FLAGS = {
     "--test --resume_training": "argument --resume_training: not allowed with argument --test",
     "--resume_training --input x": "argument --input: only with --test",
     "--test --output o": "argument --output: only with --input",
+    "--test --input x.png --set model.denoiser=nowhere": "runs/logs/x: no run folder; check --run, --doc and --rank",
     "--test --input x.png": "runs/logs/x: no run folder; check --run, --doc and --rank",
     "--image_folder /tmp": "--image_folder '/tmp': leads out of runs/logs/x; a plain name is expected",
     "--image_folder ''": "--image_folder '': leads out of runs/logs/x; a plain name is expected",
@@ -305,7 +322,12 @@ ASKED = {
     "--noise -1": "argument --noise: -1.0; a positive, finite number is expected, or auto",
     "--noise nan": "argument --noise: nan; a positive, finite number is expected, or auto",
     "--noise inf": "argument --noise: inf; a positive, finite number is expected, or auto",
+    "--noise 0/255": "argument --noise: 0.0; a positive, finite number is expected, or auto",
+    "--noise 25/255": "the model has scores at σ = 0.5, not at σ = 0.098",
     "--noise 0.2 0.5": "argument --noise: one level is expected with --input, or auto",
+    "--region 4 0 8 8": "--region 4 0 8 8: good: a region of 8×8 pixels from (4, 0) on does not lie in a picture",
+    "--region 0 -1 4 4": "--region 0 -1 4 4: good: a region of 4×4 pixels from (0, -1) on does not lie in a picture",
+    "--region 0 0 0 4": "--region 0 0 0 4: good: a region of 0×4 pixels from (0, 0) on does not lie in a picture",
     "--noise auto --clean": "--noise auto: with --clean there is no noise yet to measure; give a number",
     "--seed -1": "--seed -1: input should be greater than or equal to 0",
     "--rank 3": "small: no run folder; check --run, --doc and --rank",
@@ -317,6 +339,24 @@ ASKED = {
     "--output good.png": "good.png: cannot be written (File exists); --output DIR says where else",
 }
 """What else is asked of it, with a picture that is good."""
+
+FOREIGN = {
+    "": "--noise is missing: the model has scores at σ from 0.01 to 1; give that of your images, or auto",
+    "--noise 300/255": "the model has scores at σ from 0.01 to 1, not at σ = 1.17647",
+    "--noise 0.1 --resize": "--resize: the model takes images of any size; leave it out",
+    "--noise 0.1 --region 8 3 4 4": "--region 8 3 4 4: good: a region of 4×4 pixels from (8, 3) on does not lie in a",
+    "--noise auto --clean": "--noise auto: with --clean there is no noise yet to measure; give a number",
+    "--noise 0.1 --input none.png": "none.png: no such file or folder",
+    "--noise 0.1 --input flat.npy": "flat.npy: an array of shape (8, 9); pictures with 3 channel(s) are expected, (H,",
+    "--noise 0.1 --output good.png": "good.png: cannot be written (File exists); --output DIR says where else",
+    "--noise 0.1 --set model.denoiser=own_denoiser:none": "model.denoiser: own_denoiser:none cannot be had (module",
+    "--noise 0.1 --set model.denoiser=no_module:model": "model.denoiser: no_module:model cannot be had (No module",
+    "--noise 0.1 --set model.denoiser=own_denoiser:LEVELS": "own_denoiser:LEVELS is of type tuple; a function denoise",
+    "--noise 0.1 --set model.denoiser=ffdnet:none.pth": "none.pth: no such",
+    "--noise 0.1 --set lr=fast": "--set lr=fast: input should be a valid number",
+    "--noise 0.1 --seed -1": "--seed -1: input should be greater than or equal to 0",
+}
+"""What is asked of somebody else's denoiser of colour pictures of any size, with a picture that is good."""
 
 ARCHIVES = {
     "key": (lambda name: archive(name, x=BYTES), "has no array 'images'; (N, H, W) or (N, H, W, C) uint8 is expected"),
@@ -404,6 +444,18 @@ def test_what_a_model_cannot_be_asked(ask, flags):
     ask(ASKED[flags], "--input", "good.png", *shlex.split(flags))
 
 
+@pytest.mark.parametrize("flags", FOREIGN)
+def test_what_a_denoiser_cannot_be_asked(command, monkeypatch, flags):
+    write("own_denoiser.py", OWN_DENOISER.encode())
+    monkeypatch.syspath_prepend(Path.cwd())
+    monkeypatch.delitem(sys.modules, "own_denoiser", raising=False)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    picture("good.png", "RGB", (9, 8))
+    np.save("flat.npy", np.zeros((8, 9)))
+    call = ["--runner", "UnetDSMRunner", "--test", "--device", "cpu", "--set", "model.denoiser=own_denoiser:model"]
+    refuses(command, FOREIGN[flags], *call, "--input", "good.png", *shlex.split(flags))
+
+
 @pytest.mark.parametrize("kind", ARCHIVES)
 def test_an_archive_to_train_on(command, kind):
     make, message = ARCHIVES[kind]
@@ -412,7 +464,7 @@ def test_an_archive_to_train_on(command, kind):
 
 
 def test_there_are_two_hundred():
-    tables = (SETTINGS, TOGETHER, RANGE, POINTS, FLAGS, INPUTS, ASKED, ARCHIVES)
+    tables = (SETTINGS, TOGETHER, RANGE, POINTS, FLAGS, INPUTS, ASKED, FOREIGN, ARCHIVES)
     others = (test_command_line.COMMAND_LINES, test_command_line.FILES)
     assert sum(map(len, tables)) >= 200
     assert sum(map(len, (*tables, *others))) >= 250

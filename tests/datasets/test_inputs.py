@@ -9,7 +9,7 @@ from PIL import Image
 
 import datasets
 from configs import Config, UserError
-from datasets.inputs import ImageInputs
+from datasets.inputs import ImageInputs, inputs_by_size
 
 GREY = (1, 8, 8)
 
@@ -176,3 +176,23 @@ def test_values_of_another_range_are_warned_about_by_their_file(tmp_path):
     np.save(tmp_path / "a.npy", digits(3).astype(float))
     with pytest.warns(UserWarning, match=r"a\.npy: values from 0 to 255 with mean .*floats are taken as they are"):
         datasets.read_images(tmp_path / "a.npy", GREY)
+
+
+def test_images_of_each_size_by_themselves(tmp_path):
+    """Turned pictures count as they are seen, arrays in either layout; no two names are alike."""
+    small, wide = digits(1)[0], np.zeros((6, 9), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side
+    Image.fromarray(small).save(tmp_path / "a.png")
+    Image.fromarray(wide).save(tmp_path / "a.bmp")
+    Image.fromarray(wide.T.copy()).save(tmp_path / "b.jpg", exif=exif)
+    np.save(tmp_path / "c.npy", np.zeros((2, 6, 9, 1)))
+    np.save(tmp_path / "d.npy", np.zeros((1, 6, 9)))
+    np.save(tmp_path / "e.npy", np.zeros((6, 9)))
+    first, second = inputs_by_size(tmp_path, 1)
+    assert (first.shape, first.names) == ((1, 6, 9), ["a_bmp", "b", "c_0", "c_1", "d", "e"])
+    assert (second.shape, second.names) == ((1, 8, 8), ["a_png"])
+    np.testing.assert_array_equal(datasets.to_pixels(next(second.batches(9)), GREY)[0], small)
+    np.save(tmp_path / "f.npy", np.zeros((2, 2, 2, 2)))
+    with pytest.raises(UserError, match=r"f.npy: an array of shape \(2, 2, 2, 2\); pictures with 1 channel"):
+        inputs_by_size(tmp_path, 1)

@@ -1,5 +1,8 @@
 """Rows and columns of a matrix at some places, against those of its dense form."""
 
+import io
+import sys
+
 import pytest
 import torch
 
@@ -104,6 +107,19 @@ def test_a_diagonal_from_probes_in_pieces_is_that_of_all_at_once(monkeypatch):
     monkeypatch.setattr(jacobians, "ENTRIES", 7 * 2 * SIZE)
     for one, all_at_once in zip(hutchinson_diagonal(matrix, 30, torch.Generator().manual_seed(0)), whole, strict=True):
         close(one, all_at_once)
+
+
+def test_a_bar_says_how_many_products_are_left(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    hutchinson_diagonal(tapered(), 4, progress=False)
+    assert not sys.stderr.getvalue()
+    hutchinson_diagonal(tapered(), 4, progress=True)
+    assert "products" in sys.stderr.getvalue()
+    assert "/4" in sys.stderr.getvalue()
 
 
 def test_products_with_a_jacobian_in_pieces_are_those_of_all_at_once(monkeypatch):

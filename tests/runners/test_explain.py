@@ -1,5 +1,6 @@
 """`--test --input`: what is written of users' own images, and what is refused."""
 
+import contextlib
 import shutil
 import subprocess
 import sys
@@ -307,3 +308,105 @@ def test_a_model_of_one_level_is_asked_at_no_other(trained, tmp_path, command):
     config = folder / "config.yml"  # as the published program keeps it: without the noise level
     config.write_text("".join(line for line in config.read_text().splitlines(True) if not line.startswith("noise")))
     assert command(*call, "--input", "own.npy", "--noise", "0.4").returncode == 0
+
+
+def blurred(x: torch.Tensor, sigma: float) -> torch.Tensor:
+    """A denoiser that looks two pixels far."""
+    kernel = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
+    kernels = (kernel[:, None] * kernel).expand(3, 1, 5, 5)
+    return torch.nn.functional.conv2d(x, kernels, padding=2, groups=3).tanh()
+
+
+def foreign(sizes: list | None = None) -> models.ScoreModel:
+    """Somebody else's denoiser of pictures of any size, and what it was given."""
+
+    def watched(x: torch.Tensor, sigma: float) -> torch.Tensor:
+        if sizes is not None:
+            sizes.append((len(x), *x.shape[2:]))
+        return blurred(x, sigma)
+
+    return models.from_denoiser(watched, (0.01, 1.0), (3, None, None), values=(0, 1), reach=2)
+
+
+def photograph(path, height: int, width: int) -> torch.Tensor:
+    """A coloured picture, and its values in [0, 1], `(1, D)`."""
+    rows, columns = np.mgrid[:height, :width]
+    pixels = np.stack([rows * 9 % 256, columns * 7 % 256, (rows + columns) * 5 % 256], axis=2).astype(np.uint8)
+    Image.fromarray(pixels).save(path)
+    return torch.from_numpy(pixels).movedim(2, 0).reshape(1, -1).float() / 255
+
+
+def test_somebody_elses_denoiser_with_pictures_of_any_size(tmp_path):
+    """Of two sizes, one odd: each answer is that of the posterior, its region computed from the surroundings."""
+    (tmp_path / "own").mkdir()
+    values = {"a": photograph(tmp_path / "own/a.png", 21, 34), "b": photograph(tmp_path / "own/b.png", 40, 40)}
+    Image.open(tmp_path / "own/b.png").transpose(Image.Transpose.ROTATE_180).save(tmp_path / "own/b2.png")
+    sizes: list = []
+    metrics = explain.explain(foreign(sizes), tmp_path / "own", tmp_path / "out", sigma=25 / 255, region=(8, 11, 6, 5))
+    assert metrics["images"] == 3
+    assert {tuple(size) for _, *size in sizes} == {(21, 34), (40, 40), (10, 9)}
+    ends = ("denoised", "std", "components", "walks")
+    expected = {f"{name}_{end}.png" for name in ("a", "b", "b2") for end in ends}
+    expected |= {
+        f"{name}_{size}.{kind}"
+        for size in ("21x34", "40x40")
+        for name, kind in (("overview", "png"), ("posterior", "npz"))
+    }
+    assert {path.name for path in (tmp_path / "out").iterdir()} == expected
+    for name, shape in (("a", (3, 21, 34)), ("b", (3, 40, 40))):
+        posterior = inference.posterior(foreign().at(25 / 255, shape), values[name])
+        arrays = np.load(tmp_path / f"out/posterior_{shape[1]}x{shape[2]}.npz")
+        assert arrays["names"].tolist() == (["a"] if name == "a" else ["b", "b2"])
+        assert arrays["region"].tolist() == [8, 11, 6, 5]
+        np.testing.assert_allclose(arrays["mean"][0].reshape(1, -1), posterior.mean, atol=1e-6)
+        with pytest.warns(RuntimeWarning) if (posterior.clipped > 0).any() else contextlib.nullcontext():
+            np.testing.assert_allclose(arrays["std"][0].reshape(1, -1), posterior.std(), rtol=1e-4, atol=1e-6)
+        variances, directions = posterior.region((8, 11, 6, 5)).principal_components(3)
+        np.testing.assert_allclose(arrays["variances"][:1], variances, rtol=1e-4)
+        np.testing.assert_allclose(arrays["directions"][0].reshape(3, -1), directions[0].mT, atol=1e-3)
+    with Image.open(tmp_path / "out/a_denoised.png") as image:
+        shown = torch.from_numpy(np.array(image)).movedim(2, 0).reshape(1, -1) / 255
+        expected_mean = blurred(values["a"].view(1, 3, 21, 34), 0.1).flatten(1)
+        assert (shown - expected_mean.clamp(0, 1)).abs().max() < 0.51 / 255
+
+
+def test_on_the_command_line_it_needs_no_run_folder(tmp_path, command, monkeypatch):
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools/blurring.py").write_text("from tests.runners.test_explain import foreign\nmodel = foreign()\n")
+    monkeypatch.syspath_prepend(tmp_path / "tools")
+    clean = photograph(tmp_path / "photo.png", 21, 34)
+    call = ["--runner", "UnetDSMRunner", "--test", "--device", "cpu", "--set", "model.denoiser=blurring:model"]
+    done = command(*call, "--input", "photo.png", "--clean", "--noise", "25/255", "--region", "8", "11", "6", "5")
+    assert done.returncode == 0, done.stderr
+    target = tmp_path / "runs/input"
+    expected = {f"photo_{end}.png" for end in ("denoised", "std", "components", "walks")}
+    assert {path.name for path in target.iterdir()} == expected | {"overview.png", "posterior.npz"}
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(1234))
+    mean = blurred((clean + 25 / 255 * noise).view(1, 3, 21, 34), 25 / 255).numpy()
+    np.testing.assert_allclose(np.load(target / "posterior.npz")["mean"], mean, atol=1e-6)
+    assert float(done.stdout.partition("mse ")[2].split(",")[0]) == pytest.approx(
+        float(((mean - clean.view(1, 3, 21, 34).numpy()) ** 2).mean()), rel=1e-4
+    )
+    assert command(*call, "--input", "photo.png", "--noise", "0.1", "--output", "out").returncode == 0
+    assert not (tmp_path / "out/walks.png").exists()
+
+
+@pytest.mark.parametrize(
+    "trained", ["LowRankHybridRunner", "DoubleDiagonalHybridRunner", "UnetDSMRunner"], indirect=True
+)
+def test_a_region_for_a_model_of_a_run_folder(trained, tmp_path, command):
+    folder, call = trained
+    Image.fromarray(digits(1)[0]).save(tmp_path / "digit.png")
+    assert command(*call, "--input", "digit.png", "--region", "2", "1", "5", "4").returncode == 0
+    arrays = np.load(folder / "images/input/posterior.npz")
+    noisy = datasets.from_pixels(digits(1), (1, 8, 8))
+    posterior = inference.posterior(models.load(folder).at(0.5), noisy)
+    np.testing.assert_allclose(arrays["std"].reshape(1, 64), posterior.std(), rtol=1e-3, atol=1e-5)
+    assert (folder / "images/input/digit_components.png").exists()
+    assert (folder / "images/input/digit_walks.png").exists() == (call[1] != "DoubleDiagonalHybridRunner")
+    if call[1] == "DoubleDiagonalHybridRunner":
+        assert "variances" not in arrays
+        return
+    assert arrays["directions"].shape == (1, 3, 1, 5, 4)
+    variances, _ = posterior.region((2, 1, 5, 4)).principal_components(3)
+    np.testing.assert_allclose(arrays["variances"], variances, rtol=1e-3)
