@@ -130,9 +130,11 @@ class UNetConfig(Section):
 class ModelConfig(Section):
     """The section `model`."""
 
-    network: Network = Field("refinenet", description="mlp: for images of a few pixels; unet and mlp take a range of σ.")
+    network: Network = Field("refinenet", description="mlp: for images of a few pixels. unet, mlp: take a range of σ.")
     ngf: Annotated[StrictInt, Field(ge=2)] = Field(64, description="Width of the network.")
-    dropout: Annotated[Number, Field(ge=0, lt=1)] = Field(0.0, description="Within an mlp that takes a range of σ.")
+    dropout: Annotated[Number, Field(ge=0, lt=1)] = Field(
+        0.0, description="Within an mlp that denoises a range of σ: it errs on the training images as on others then."
+    )
     trunk: Literal["separate", "shared"] = Field(
         "separate", description="A network for each of s1, α and β, as published, or one for all of them."
     )

@@ -182,7 +182,8 @@ def _conditional(
 
     def network(inputs: int, outputs: int, **changes: Any) -> ConditionalNetwork:
         if model.network == "mlp":
-            return ConditionalMLP(inputs, shape[1:], outputs * channels, model.ngf, model.dropout)
+            dropout = model.dropout if inputs == channels else 0.0
+            return ConditionalMLP(inputs, shape[1:], outputs * channels, model.ngf, dropout)
         return UNet(inputs, shape[1:], outputs * channels, **(model.unet.model_dump() | changes))
 
     if model.head == "none":
