@@ -19,7 +19,7 @@ __all__ = ["differences", "load_trained"]
 
 FIXED = ("runner", "noise", "rank", "model", "data", "dataset", "channel", "img")
 """Keys that say what the weights mean, and sections of such keys."""
-FREE = ("model.ema_rate", "model.ema_ramp", "model.dropout", "model.unet.dropout", "data.size", "data.workers")
+FREE = ("model.ema_rate", "model.ema_ramp", "model.unet.dropout", "data.size", "data.workers")
 """Keys of those sections that do not."""
 AUTO = "auto"
 """A value that a run replaces at its start by what it finds."""

@@ -130,11 +130,8 @@ class UNetConfig(Section):
 class ModelConfig(Section):
     """The section `model`."""
 
-    network: Network = Field("refinenet", description="mlp: for images of a few pixels. unet, mlp: take a range of σ.")
+    network: Network = Field("refinenet", description="mlp: for images of a few pixels.")
     ngf: Annotated[StrictInt, Field(ge=2)] = Field(64, description="Width of the network.")
-    dropout: Annotated[Number, Field(ge=0, lt=1)] = Field(
-        0.0, description="Within an mlp that denoises a range of σ: it errs on the training images as on others then."
-    )
     trunk: Literal["separate", "shared"] = Field(
         "separate", description="A network for each of s1, α and β, as published, or one for all of them."
     )
@@ -258,11 +255,6 @@ class Config(Section):
         """The lowest and the highest noise level; equal where there is one."""
         return self.noise if isinstance(self.noise, tuple) else (self.noise, self.noise)
 
-    @property
-    def conditional(self) -> bool:
-        """Whether `model.network` takes σ, and is scaled by the mean and standard deviation of the data."""
-        return self.model.network == "unet" or (self.model.network == "mlp" and isinstance(self.noise, tuple))
-
     @model_validator(mode="after")
     def _fits_together(self) -> "Config":
         head = HEADS.get(self.runner or "")
@@ -277,10 +269,8 @@ class Config(Section):
                 )
         if self.data.dataset == "Synthetic" and self.data.random_flip:
             raise ValueError("data.random_flip is true and data.dataset is Synthetic; only images can be mirrored")
-        if isinstance(self.noise, tuple) and not (self.conditional or self.model.external):
-            raise ValueError(f"noise is a range and model.network is {self.model.network}; unet and mlp take a range")
-        if isinstance(self.noise, tuple) and self.data.dataset == "Synthetic":
-            raise ValueError("noise is a range and data.dataset is Synthetic; one level is expected")
+        if isinstance(self.noise, tuple) and self.model.network != "unet" and not self.model.external:
+            raise ValueError(f"noise is a range and model.network is {self.model.network}; unet takes a range")
         if self.lr_schedule == "cosine" and self.max_steps is None:
             raise ValueError("lr_schedule is cosine and max_steps is not given; say how long the training is")
         self._check_denoiser()
@@ -294,15 +284,13 @@ class Config(Section):
             raise ValueError("loss is nppc; model.network: unet and model.orthogonal: true are expected")
         if self.model.second_order == "features" and self.model.trunk == "shared":
             raise ValueError("model.second_order is features and model.trunk is shared; separate is expected")
-        if self.model.second_order == "features" and self.model.network == "mlp":
-            raise ValueError("model.second_order is features and model.network is mlp; begun or fresh is expected")
         return self
 
     def _check_denoiser(self) -> None:
         model = self.model
         if model.denoiser is None:
             return
-        if not self.conditional and not (model.external and model.head == "none"):
+        if model.network != "unet" and not (model.external and model.head == "none"):
             raise ValueError(f"model.denoiser is given and model.network is {model.network}; unet is expected")
         if not model.external:
             return

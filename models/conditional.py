@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from linalg import SymmetricMatrix
 from models.covariance import CovarianceHead, CovarianceNetwork, FeatureCovariance
-from models.denoiser import ConditionalNetwork, Denoiser, Level
+from models.denoiser import Denoiser, Level
 from models.denoisers.external import ExternalDenoiser
+from models.unet import UNet
 
 __all__ = ["ConditionalNetworks", "FeatureNetworks", "SharedConditionalNetwork"]
 
@@ -59,7 +60,7 @@ class ConditionalNetworks(nn.Module):
     def compile(self, *args: Any, **options: Any) -> None:
         """Compiles the networks, and not what is made of their outputs."""
         for module in self.modules():
-            if isinstance(module, ConditionalNetwork):
+            if isinstance(module, UNet):
                 module.compile(*args, **options)
 
     def first_order(self, x: Tensor, sigma: Level) -> Tensor:
@@ -121,7 +122,6 @@ class SharedConditionalNetwork(ConditionalNetworks):
             RuntimeError: where its network is of another kind.
         """
         own, theirs = self.denoiser.network.state_dict(), trained.network.state_dict()
-        for name in (f"{self.denoiser.network.LAST}.{kind}" for kind in ("weight", "bias")):
-            if name in theirs:
-                theirs[name] = torch.cat([theirs[name], own[name][len(theirs[name]) :]])
+        for name in ("conv_out.weight", "conv_out.bias"):
+            theirs[name] = torch.cat([theirs[name], own[name][len(theirs[name]) :]])
         self.denoiser.network.load_state_dict(theirs)

@@ -9,13 +9,15 @@ Source: ours.
 """
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from linalg import DiagonalPlusLowRank, SymmetricMatrix, TaperedLowRank, orthogonal_columns
-from models.denoiser import ConditionalNetwork, Denoiser, Level, condition, variance_scale
+from models.denoiser import Denoiser, Level, condition, variance_scale
+from models.unet import UNet
 
 __all__ = ["CovarianceHead", "CovarianceNetwork", "FeatureCovariance", "begin_last_layer"]
 
@@ -77,7 +79,7 @@ class CovarianceNetwork(nn.Module):
         mean: μ, of all values of the data.
     """
 
-    def __init__(self, network: ConditionalNetwork, head: CovarianceHead, mean: float):
+    def __init__(self, network: UNet, head: CovarianceHead, mean: float):
         super().__init__()
         self.network, self.head, self.mean = network, head, mean
 
@@ -92,11 +94,11 @@ class CovarianceNetwork(nn.Module):
     def begin_from(self, denoiser: Denoiser) -> None:
         """Takes over the weights of a denoiser's network, but for the last layer; D(x̃) is not seen at first. A position
         map is left out where this network has none."""
-        own, first, last = self.network.state_dict(), self.network.FIRST, self.network.LAST
+        own = self.network.state_dict()
         for name, value in denoiser.network.state_dict().items():
-            if name == f"{first}.weight":
+            if name == "conv_in.weight":
                 own[name].zero_()[:, : value.shape[1]] = value
-            elif not name.startswith(f"{last}.") and (name != "positions" or name in own):
+            elif not name.startswith("conv_out.") and (name != "positions" or name in own):
                 own[name].copy_(value)
         self.network.load_state_dict(own)
 
@@ -112,7 +114,7 @@ class FeatureCovariance(nn.Module):
         (OCM-DPM), for a diagonal.
     """
 
-    def __init__(self, network: ConditionalNetwork, head: CovarianceHead):
+    def __init__(self, network: UNet, head: CovarianceHead):
         super().__init__()
         self.network, self.head = network, head
 
@@ -122,7 +124,7 @@ class FeatureCovariance(nn.Module):
 
 
 @torch.no_grad()
-def begin_last_layer(network: ConditionalNetwork, channels: int, before: int = 0) -> None:
+def begin_last_layer(network: UNet, channels: int, before: int = 0) -> None:
     """The last layer of a covariance's network at the start of a training: variances of softplus(−3), and columns of
     about 0.02, in units of `variance_scale`.
 
@@ -131,9 +133,8 @@ def begin_last_layer(network: ConditionalNetwork, channels: int, before: int = 0
         channels: of an image.
         before: outputs that stand before those and stay as they are.
     """
-    layer = getattr(network, network.LAST)
-    weight, bias = (values.unflatten(0, (network.out_channels, -1))[before:] for values in (layer.weight, layer.bias))
-    nn.init.normal_(weight, std=COLUMNS_BEGIN / math.sqrt(layer.weight[0].numel()))
+    weight, bias = network.conv_out.weight[before:], cast(Tensor, network.conv_out.bias)[before:]
+    nn.init.normal_(weight, std=COLUMNS_BEGIN / math.sqrt(weight[0].numel()))
     nn.init.zeros_(weight[:channels])
     nn.init.zeros_(bias)
     nn.init.constant_(bias[:channels], VARIANCES_BEGIN)

@@ -10,17 +10,12 @@ Source: Karras et al., *Elucidating the Design Space of Diffusion-Based Generati
 
 from torch import Tensor, nn
 
-from models.mlp import ConditionalMLP
 from models.unet import UNet
 
-__all__ = ["ConditionalNetwork", "Denoiser", "Level", "condition", "variance_scale"]
+__all__ = ["Denoiser", "Level", "condition", "variance_scale"]
 
 Level = float | Tensor
 """σ of all points, or of each, `(B, 1)`."""
-
-ConditionalNetwork = UNet | ConditionalMLP
-"""From images and c = ¼ ln σ to images. `FIRST` and `LAST` are the names of its first and last layer, whose weights
-belong to channels of the images, one after the other."""
 
 
 def variance_scale(sigma: Level, std: float) -> Level:
@@ -43,7 +38,7 @@ class Denoiser(nn.Module):
         mean, std: μ and σ_d, of all values of the data.
     """
 
-    def __init__(self, network: ConditionalNetwork, shape: tuple[int, int, int], mean: float, std: float):
+    def __init__(self, network: UNet, shape: tuple[int, int, int], mean: float, std: float):
         super().__init__()
         self.network, self.shape, self.mean, self.std = network, shape, mean, std
 

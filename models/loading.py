@@ -148,7 +148,7 @@ def take_denoiser(network: ConditionalNetworks, model: ScoreModel) -> None:
             raise RuntimeError
         network.begin_from(trained)
     except RuntimeError as error:
-        raise UserError("model.denoiser: not a run of the same model.network") from error
+        raise UserError("model.denoiser: not a run of the same model.network: unet and model.unet") from error
 
 
 def _weights(state: object, config: Config, path: Path) -> tuple[Config, dict[str, Tensor]]:

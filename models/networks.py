@@ -15,10 +15,10 @@ from configs import Config, UserError
 from linalg import DiagonalPlusLowRank
 from models.conditional import ConditionalNetworks, FeatureNetworks, SharedConditionalNetwork
 from models.covariance import CovarianceHead, CovarianceNetwork, FeatureCovariance, begin_last_layer
-from models.denoiser import ConditionalNetwork, Denoiser, Level
+from models.denoiser import Denoiser, Level
 from models.denoisers.external import ExternalDenoiser
 from models.denoisers.names import external_denoiser
-from models.mlp import MLP, ConditionalMLP
+from models.mlp import MLP
 from models.refinenet import RefineNet
 from models.second_order import DiagonalHead, LowRankHead, second_order_score, windows
 from models.unet import UNet, pad_to_multiple
@@ -98,7 +98,7 @@ def _mlp(shape: tuple[int, ...], width: int, outputs: int) -> MLP:
 
 NETWORKS: dict[str, Callable[[tuple[int, ...], int, int], nn.Module]] = {"refinenet": _refinenet, "mlp": _mlp}
 """From the shape of a point, a width and the number k of values for each entry to a network `(B, D)` → `(B, k·D)`, for
-one noise level. What is for a range, `unet` and the `mlp` of a range, is built by itself."""
+one noise level; `unet`, which is for a range, is built by itself."""
 
 NETWORK_NAMES = (*NETWORKS, "unet")
 
@@ -132,8 +132,7 @@ def build(config: Config, shape: tuple[int, ...], denoiser: nn.Module | None = N
     """Fresh networks for a configuration.
 
     Args:
-        config: its section `model`, `noise` and `rank` count; where it is `conditional`, also `data.mean` and
-            `data.std`.
+        config: its section `model`, `noise` and `rank` count; for `unet` also `data.mean` and `data.std`.
         shape: of a point, `(C, H, W)` or `(D,)`; a vector gets a multilayer perceptron whatever `model.network` says.
         denoiser: that of `model.denoiser` where it comes from elsewhere and is at hand already.
 
@@ -146,7 +145,7 @@ def build(config: Config, shape: tuple[int, ...], denoiser: nn.Module | None = N
     check_network(config, shape)
     model = config.model
     rank = config.rank if model.head == "low_rank" else 0
-    if config.conditional or model.external:
+    if model.network == "unet" or model.external:
         return _conditional(config, cast(tuple[int, int, int], shape), rank, denoiser)
     make = NETWORKS[model.network if len(shape) == 3 else "mlp"]
 
@@ -178,12 +177,9 @@ def _conditional(
             return ConditionalNetworks(external, frozen=True)
     mean, std = config.data.mean, config.data.std
     if mean is None or std is None:
-        raise UserError(f"data.mean and data.std: those of the training data are expected, for {model.network}")
+        raise UserError("data.mean and data.std: those of the training data are expected, for model.network: unet")
 
-    def network(inputs: int, outputs: int, **changes: Any) -> ConditionalNetwork:
-        if model.network == "mlp":
-            dropout = model.dropout if inputs == channels else 0.0
-            return ConditionalMLP(inputs, shape[1:], outputs * channels, model.ngf, dropout)
+    def network(inputs: int, outputs: int, **changes: Any) -> UNet:
         return UNet(inputs, shape[1:], outputs * channels, **(model.unet.model_dump() | changes))
 
     if model.head == "none":

@@ -379,8 +379,6 @@ class UNet(nn.Module):
         ValueError: in `forward`, where c is missing, or the images do not fit the position map or are too small.
     """
 
-    FIRST, LAST = "conv_in", "conv_out"
-
     def __init__(
         self,
         in_channels: int,
@@ -399,7 +397,6 @@ class UNet(nn.Module):
     ):
         super().__init__()
         outputs = in_channels if out_channels is None else out_channels
-        self.out_channels = outputs
         width, embedding = widths[0], 4 * widths[0] if conditional else 0
         steps = list(pairwise(widths))  # from each level to the next
 

@@ -127,7 +127,7 @@ class Runner(Generic[Data]):
         """Completes the configuration by the mean and standard deviation of the training data, where its network needs
         them and they are not there yet."""
         section = self.config.data
-        if not self.config.conditional or section.std is not None:
+        if self.config.model.network != "unet" or section.std is not None:
             return
         if self.config.model.denoiser is not None and not self.config.model.external:
             trained = models.load(self.config.model.denoiser).config

@@ -129,7 +129,7 @@ SETTINGS = {
 
 TOGETHER = {
     "lr_schedule=cosine": "digits_dsm.yml: lr_schedule is cosine and max_steps is not given",
-    "noise=[0.1, 1]": "digits_dsm.yml: noise is a range and model.network is refinenet; unet and mlp take a range",
+    "noise=[0.1, 1]": "digits_dsm.yml: noise is a range and model.network is refinenet; unet takes a range",
     "loss=centered": "loss: UnetDSMRunner has no centered; one of dsm, dsm_vr",
     "model.denoiser=nowhere": "digits_dsm.yml: model.denoiser is given and model.network is refinenet; unet is",
     "model.taper_learned=true": "digits_dsm.yml: model.taper_learned is true and model.taper is not given",
@@ -152,7 +152,7 @@ RANGE = {
     "model.taper={.nan: 4}": "--set model.taper={.nan: 4}: model.taper.nan: nan: input should be greater than 0",
     "loss=nppc": "mnist.yml: loss is nppc; model.network: unet and model.orthogonal: true are expected",
     "noise=[0.2, 0.2]": "noise=[0.2, 0.2]: one noise level, or the lowest and the highest of a range, is expected",
-    "model.network=refinenet": "mnist.yml: noise is a range and model.network is refinenet; unet and mlp take a range",
+    "model.network=mlp": "mnist.yml: noise is a range and model.network is mlp; unet takes a range",
     "lr_schedule=none": "--set lr_schedule=none: input should be 'constant' or 'cosine'",
     "model.second_order=features  model.trunk=shared": "second_order is features and model.trunk is shared; separate",
     "model.orthogonal=true  model.taper={2: 4}": "orthogonal is true and model.taper is given; tapered columns cannot",
@@ -176,7 +176,7 @@ FLAGS = {
     "--seed x": "argument --seed: invalid int value: 'x'",
     "--seed 9223372036854775808": "--seed 9223372036854775808: input should be less than 9223372036854775808",
     "--noise": "argument --noise: expected at least one argument",
-    "--noise 0.2 0.5": "digits_dsm.yml: noise is a range and model.network is refinenet; unet and mlp take a range",
+    "--noise 0.2 0.5": "digits_dsm.yml: noise is a range and model.network is refinenet; unet takes a range",
     "--noise 0.5 0.2": "--noise 0.5 0.2: one noise level, or the lowest and the highest of a range, is expected",
     "--noise 0.1 0.2 0.3": "--noise 0.1 0.2 0.3: one noise level, or the lowest and the highest of a range, is",
     "--noise auto": "argument --noise: auto only with --input; a number is expected",

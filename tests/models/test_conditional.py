@@ -1,4 +1,4 @@
-"""Networks for a range of noise levels: right in scale at both ends, whatever the U-Net or the perceptron says."""
+"""Networks for a range of noise levels: right in scale at both ends, whatever the U-Net says."""
 
 import math
 
@@ -10,7 +10,6 @@ from configs import Config, UserError
 from linalg import DiagonalPlusLowRank, TaperedLowRank
 from models import ConditionalNetworks, variance_scale
 from models.covariance import CovarianceHead
-from models.mlp import ConditionalMLP
 
 close = torch.testing.assert_close
 SHAPE = (1, 8, 8)
@@ -32,40 +31,35 @@ def points(count: int = 3) -> torch.Tensor:
     return MEAN + STD * torch.randn(count, 64, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("kind", ["unet", "mlp"])
 class TestTheEndsOfTheAxis:
-    def test_without_noise_the_denoiser_is_the_identity(self, kind):
+    def test_without_noise_the_denoiser_is_the_identity(self):
         x = points()
-        close(networks(network=kind).denoiser(x, 1e-5), x, rtol=0, atol=1e-4)
+        close(networks().denoiser(x, 1e-5), x, rtol=0, atol=1e-4)
 
-    def test_in_noise_alone_it_is_the_mean_to_the_scale_of_the_data(self, kind):
+    def test_in_noise_alone_it_is_the_mean_to_the_scale_of_the_data(self):
         """D = μ + c_skip (x̃ − μ) + c_out F with F of order one: c_skip x̃ → 0 and c_out → σ_d."""
-        network = networks(network=kind)
+        network = networks()
         x = MEAN + 1e4 * torch.randn(3, 64)
         assert (network.denoiser(x, 1e4) - MEAN).abs().max() < 10 * STD
 
-    def test_a_fresh_network_is_the_denoiser_of_a_normal(self, kind):
+    def test_a_fresh_network_is_the_denoiser_of_a_normal(self):
         """Its last layer is zero, so D is the posterior mean under N(μ, σ_d²), at every σ."""
         x = points()
         for sigma in (0.01, 0.5, 10.0):
             expected = MEAN + STD**2 / (STD**2 + sigma**2) * (x - MEAN)
-            close(networks(network=kind).denoiser(x, sigma), expected)
+            close(networks().denoiser(x, sigma), expected)
 
-    def test_a_fresh_covariance_is_a_share_of_that_of_a_normal(self, kind):
+    def test_a_fresh_covariance_is_a_share_of_that_of_a_normal(self):
         x, share = points(), math.log1p(math.exp(-3))
         for sigma in (0.01, 0.5, 10.0):
-            _, s2 = networks("DoubleDiagonalHybridRunner", network=kind)(x, sigma)
+            _, s2 = networks("DoubleDiagonalHybridRunner")(x, sigma)
             variance = (sigma**4 * s2 + sigma**2).diagonal()
             close(variance, torch.full_like(variance, share * variance_scale(sigma, STD)), rtol=1e-3, atol=0)
 
 
-@pytest.mark.parametrize("kind", ["unet", "mlp"])
 @pytest.mark.parametrize("taper", [None, {2.0: 3, math.inf: 1}])
-def test_a_level_for_each_point_is_that_level(taper, kind):
-    network, x = networks(taper=taper, network=kind), points()
-    with torch.no_grad():
-        for weight in network.parameters():
-            weight.add_(0.05 * torch.randn_like(weight))
+def test_a_level_for_each_point_is_that_level(taper):
+    network, x = networks(taper=taper), points()
     sigma = torch.tensor([[0.02], [0.3], [5.0]])
     s1, s2 = network(x, sigma)
     assert isinstance(s2, DiagonalPlusLowRank if taper is None else TaperedLowRank)
@@ -102,47 +96,34 @@ def test_scores_at_every_level_of_the_range():
         model.at(20.0)
 
 
-LAYERS = {"unet": ("conv_in", "down.0.blocks.0.conv1", 1), "mlp": ("first", "hidden.0", 64)}
-"""The first layer, a later one, and the columns of the first that read x̃."""
-
-
-@pytest.mark.parametrize("kind", LAYERS)
-def test_the_second_order_begins_from_the_denoiser(kind):
-    first, later, columns = LAYERS[kind]
+def test_the_second_order_begins_from_the_denoiser():
     torch.manual_seed(0)
-    trained = models.build(config("UnetDSMRunner", network=kind), SHAPE)
+    trained = models.build(config("UnetDSMRunner"), SHAPE)
     with torch.no_grad():
         for weight in trained.parameters():
             weight.add_(0.1 * torch.randn_like(weight))
-    network = networks(denoiser="a folder", network=kind)
-    models.take_denoiser(network, models.score_model(trained, config("UnetDSMRunner", network=kind), SHAPE))
+    network = networks(denoiser="a folder")
+    models.take_denoiser(network, models.score_model(trained, config("UnetDSMRunner"), SHAPE))
     x = points()
     close(network.denoiser(x, 0.3), trained.denoiser(x, 0.3))
     own, theirs = network.covariance.network.state_dict(), trained.denoiser.network.state_dict()
-    assert torch.equal(own[f"{later}.weight"], theirs[f"{later}.weight"])
-    assert torch.equal(own[f"{first}.weight"][:, :columns], theirs[f"{first}.weight"])
-    assert (own[f"{first}.weight"][:, columns:] == 0).all()
+    assert torch.equal(own["down.0.blocks.0.conv1.weight"], theirs["down.0.blocks.0.conv1.weight"])
+    assert torch.equal(own["conv_in.weight"][:, :1], theirs["conv_in.weight"])
+    assert (own["conv_in.weight"][:, 1:] == 0).all()
     assert not any(weight.requires_grad for weight in network.denoiser.parameters())
     assert all(weight.requires_grad for weight in network.covariance.parameters())
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        *({"second_order": "features"}, {"trunk": "shared"}, {"second_order": "fresh"}),
-        *({"network": "mlp", "trunk": "shared"}, {"network": "mlp", "second_order": "fresh"}),
-    ],
-)
+@pytest.mark.parametrize("options", [{"second_order": "features"}, {"trunk": "shared"}, {"second_order": "fresh"}])
 def test_other_arrangements_take_the_denoiser_and_begin_small(options):
     """Of scores that are those of the denoiser, and a covariance of small variances, at first."""
     torch.manual_seed(0)
-    of_trained = config("UnetDSMRunner", network=options.get("network", "unet"))
-    trained = models.build(of_trained, SHAPE)
+    trained = models.build(config("UnetDSMRunner"), SHAPE)
     with torch.no_grad():
         for weight in trained.parameters():
             weight.add_(0.1 * torch.randn_like(weight))
     network = networks(denoiser="a folder", taper={2.0: 3, math.inf: 1}, **options)
-    models.take_denoiser(network, models.score_model(trained, of_trained, SHAPE))
+    models.take_denoiser(network, models.score_model(trained, config("UnetDSMRunner"), SHAPE))
     x, sigma = points(), torch.tensor([[0.02], [0.3], [5.0]])
     s1, s2 = network(x, sigma)
     close(s1, trained(x, sigma)[0])
@@ -175,29 +156,11 @@ def test_learned_ranges_have_the_gradient_of_the_dense_matrix():
     close(gradient, torch.autograd.grad(dense_value, log_ranges)[0])
 
 
-@pytest.mark.parametrize("trunk", ["separate", "shared"])
-@pytest.mark.parametrize("noise", [0.5, [0.1, 1.0]])
-def test_another_network_is_refused(noise, trunk):
-    data = {"mean": MEAN, "std": STD}
-    other = Config(runner="UnetDSMRunner", noise=noise, model={"network": "mlp", "ngf": 8}, data=data)
+def test_another_network_is_refused():
+    other = Config(runner="UnetDSMRunner", noise=0.5, model={"network": "mlp", "ngf": 8})
     model = models.score_model(models.build(other, SHAPE), other, SHAPE)
-    with pytest.raises(UserError, match="model.denoiser: not a run of the same model.network"):
-        models.take_denoiser(networks(denoiser="a folder", trunk=trunk), model)
-
-
-def test_dropout_of_a_perceptron():
-    """It changes the outputs of a linear layer, and on average leaves them; here of the last one alone."""
-    torch.manual_seed(0)
-    mlp = ConditionalMLP(1, (2, 2), 1, width=400, dropout=0.2)
-    torch.nn.init.normal_(mlp.last.weight, std=0.05)
-    x, c = torch.randn(1, 1, 2, 2), torch.zeros(1)
-    for layer in mlp.hidden:
-        torch.nn.init.zeros_(layer.weight)
-    expected = mlp.eval()(x, c)
-    drawn = mlp.train()(x.expand(4000, -1, -1, -1), c)
-    standard_error = drawn.std(0) / 4000**0.5
-    assert ((drawn.mean(0) - expected[0]).abs() < 5 * standard_error).all()
-    assert (standard_error > 0).all()
+    with pytest.raises(UserError, match="model.denoiser: not a run of the same model.network: unet"):
+        models.take_denoiser(networks(denoiser="a folder"), model)
 
 
 def test_vectors_are_refused():

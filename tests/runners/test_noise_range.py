@@ -77,9 +77,9 @@ def test_five_levels_in_equal_ratios_are_tested(tmp_path):
     assert levels == pytest.approx([0.2, 0.299, 0.447, 0.669, 1.0], abs=1e-3)
 
 
-@pytest.mark.parametrize("change", ["loss=centered_jacobian", "loss=centered", "model.network=mlp"])
-def test_both_orders_at_once(command, change):
-    done = command(*SECOND, "--doc", "joint", "--set", change)
+@pytest.mark.parametrize("loss", ["centered_jacobian", "centered"])
+def test_both_orders_at_once(command, loss):
+    done = command(*SECOND, "--doc", "joint", "--set", f"loss={loss}")
     assert done.returncode == 0, done.stderr
     assert first_orders(done.stdout)[-1] < first_orders(done.stdout)[0]
 
@@ -132,8 +132,6 @@ def test_a_resumed_run_takes_the_same_steps(command, denoiser, tmp_path, monkeyp
         (["model.second_order=features", "model.trunk=shared"], "second_order is features and model.trunk is shared"),
         (["loss=nppc"], "loss is nppc; model.network: unet and model.orthogonal: true are expected"),
         (["model.orthogonal=true"], "model.orthogonal is true and model.taper is given"),
-        (["model.second_order=features", "model.network=mlp"], "second_order is features and model.network is mlp"),
-        (["data.dataset=Synthetic"], "noise is a range and data.dataset is Synthetic; one level is expected"),
         (["model.taper_learned=true", "model.taper=null"], "model.taper_learned is true and model.taper is not given"),
     ],
 )
