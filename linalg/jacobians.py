@@ -32,6 +32,7 @@ Function = Callable[[Tensor], Tensor]
 UNDIFFERENTIABLE = ("forward", "functorch")  # what torch says where it has no derivative in forward mode
 POINTS = 512  # at most so many through the function at a time, where there are not more to begin with
 ENTRIES = 2**22  # of such points together
+UPDATES = 16  # of a bar, at least
 STEPS, TOLERANCE = 100, 0.03  # of the iteration for eigenpairs: those of Manor and Michaeli
 
 
@@ -97,7 +98,8 @@ def hutchinson_diagonal(
     if probes < 2:
         raise ValueError(f"probes is {probes}; at least 2 are expected, for a standard error")
     mean = squares = torch.zeros(len(matrix), matrix.dimension, dtype=matrix.dtype, device=matrix.device)
-    size, done = max(1, ENTRIES // max(1, mean.numel())), 0
+    at_once = probes // UPDATES if progress else probes
+    size, done = max(1, min(at_once, ENTRIES // max(1, mean.numel()))), 0
     with tqdm(total=probes, desc="products", disable=None if progress else True, leave=False) as bar:
         while done < probes:
             count = min(size, probes - done)
