@@ -193,6 +193,9 @@ class DataConfig(Section):
         description="Black and white, in the units of the data. By default those of an external model.denoiser, else "
         "[0, 1] for one channel and [-1, 1] for three.",
     )
+    crop: Count | None = Field(
+        None, description="Random crops of image_size from each file in an epoch, in place of resizing it; ImageFolder."
+    )
     mean: Number | None = Field(None, description="Of all training values; measured where a network needs it.")
     std: Positive | None = Field(None, description="Their standard deviation, likewise.")
     random_flip: StrictBool = Field(False, description="Mirror each training image with probability 1/2.")
@@ -267,6 +270,8 @@ class Config(Section):
                 raise ValueError(
                     f"{key} is {value} and data.{inner} is {meant}; they name the same thing: make them equal"
                 )
+        if self.data.crop is not None and self.data.dataset != "ImageFolder":
+            raise ValueError(f"data.crop is given and data.dataset is {self.data.dataset}; only ImageFolder has crops")
         if self.data.dataset == "Synthetic" and self.data.random_flip:
             raise ValueError("data.random_flip is true and data.dataset is Synthetic; only images can be mirrored")
         if isinstance(self.noise, tuple) and self.model.network != "unet" and not self.model.external:

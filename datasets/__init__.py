@@ -10,6 +10,7 @@ from datasets.images import (
     epoch_order,
     fingerprint,
     load,
+    of_epoch,
 )
 from datasets.inputs import ImageInputs, inputs_by_size, read_images
 from datasets.mixtures import (
@@ -68,6 +69,7 @@ __all__ = [
     "load",
     "logistics",
     "multivariate_normal",
+    "of_epoch",
     "picture_shape",
     "read_images",
     "rings",

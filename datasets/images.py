@@ -14,7 +14,7 @@ import re
 import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from configs import Config, DataConfig, UserError, reason_of
 from datasets.archives import archived_images
+from datasets.crops import CropFiles
 from datasets.folders import held_out_parts, image_files, split_by_name
 from datasets.pictures import cover, open_picture
 from datasets.pixels import Shape, as_images, to_float
@@ -34,7 +35,18 @@ from datasets.ranges import Limits, RangeCheck
 from datasets.seeds import SEEDS_OF_TORCH, derived_seed, generator_of
 from datasets.synthetic import DENSITIES, DensityData
 
-__all__ = ["DATASETS", "READERS", "ImageData", "ImageFiles", "at_hand", "batches", "epoch_order", "fingerprint", "load"]
+__all__ = [
+    "DATASETS",
+    "READERS",
+    "ImageData",
+    "ImageFiles",
+    "at_hand",
+    "batches",
+    "epoch_order",
+    "fingerprint",
+    "load",
+    "of_epoch",
+]
 
 log = logging.getLogger(__name__)
 
@@ -48,14 +60,15 @@ class ImageData:
     """One split of an image data set.
 
     Attributes:
-        images: a tensor `(N, C, H, W)`, uint8 pixels or float32 values in the model's range, or N files.
+        images: a tensor `(N, C, H, W)`, uint8 pixels or float32 values in the model's range, or N files; or files of
+            which an epoch has crops, see `of_epoch`.
         shape: `(C, H, W)`.
         device: that batches are moved to.
         workers: processes that decode, where `images` are files.
         limits: the values of black and white, see `value_range`.
     """
 
-    images: "Tensor | ImageFiles"
+    images: "Tensor | ImageFiles | CropFiles"
     shape: tuple[int, int, int]
     device: torch.device
     workers: int = 0
@@ -92,7 +105,7 @@ def load(config: Config, split: str, device: torch.device | str = "cpu") -> Imag
         return DensityData(density, section.size, split, device)
     shape = cast(Shape, section.shape)
     images = READERS[section.dataset](_place(config), split, section)
-    if isinstance(images, ImageFiles):
+    if isinstance(images, ImageFiles | CropFiles):
         return ImageData(images, shape, device, section.workers, section.values)
     if tuple(images.shape[1:]) != shape:
         channels, height, width = images.shape[1:]
@@ -103,6 +116,17 @@ def load(config: Config, split: str, device: torch.device | str = "cpu") -> Imag
     if _has_room(images, device):
         images = images.to(device)
     return ImageData(images, shape, device, limits=section.values)
+
+
+def of_epoch(data: ImageData | DensityData, seed: int, epoch: int) -> ImageData | DensityData:
+    """What one epoch has of a split: all of it; of files of which it has crops, these.
+
+    Raises:
+        UserError: where a file cannot be read, or is smaller than a crop.
+    """
+    if isinstance(data, ImageData) and isinstance(data.images, CropFiles):
+        return replace(data, images=data.images.of_epoch(seed, epoch))
+    return data
 
 
 def at_hand(config: Config) -> bool:
@@ -144,7 +168,7 @@ def fingerprint(data: ImageData | DensityData) -> str:
     if isinstance(data, DensityData):
         return f"{len(data)} points"
     digest = hashlib.sha256(str(data.shape).encode())
-    if isinstance(data.images, ImageFiles):
+    if isinstance(data.images, ImageFiles | CropFiles):
         for file in map(Path, data.images.files):
             size = file.stat().st_size if file.exists() else -1
             digest.update(os.fsencode(f"{file.relative_to(data.images.folder)}\0{size}\0"))
@@ -192,6 +216,8 @@ def _uint8_batches(data: ImageData, order: Tensor | list[Tensor]) -> Iterator[Te
     if isinstance(data.images, Tensor):
         for row in order:
             yield data.images[row.to(data.images.device)]
+    elif isinstance(data.images, CropFiles):
+        raise ValueError("of files of which an epoch has crops, batches are those of datasets.of_epoch(data, …)")
     else:
         rows = [row.tolist() for row in order]
         workers = min(data.workers, len(rows))
@@ -317,7 +343,7 @@ def _cover_centre(image: Image.Image, height: int, width: int) -> Image.Image:
     return cover(functional.center_crop(image, [140, 140]), height, width)
 
 
-def _image_folder(folder: Path, split: str, data: DataConfig) -> "ImageFiles":
+def _image_folder(folder: Path, split: str, data: DataConfig) -> "Tensor | ImageFiles | CropFiles":
     """The subfolders to train and to test on where there are both; else one folder, split by the files' names."""
     parts = held_out_parts(folder)
     if parts is not None:
@@ -329,10 +355,13 @@ def _image_folder(folder: Path, split: str, data: DataConfig) -> "ImageFiles":
         part = split_by_name([str(file.relative_to(folder)) for file in files], split, train=0.9, test=0.1)
         files = [files[index] for index in part]
     _, height, width = data.shape
+    if data.crop is not None:
+        cropped = CropFiles(files, cast(Shape, data.shape), data.crop, folder, data.workers)
+        return cropped if split == "train" else cropped.middles()
     return ImageFiles(files, data.channels, partial(cover, height=height, width=width), folder)
 
 
-READERS: dict[str, Callable[[Path, str, DataConfig], "Tensor | ImageFiles"]] = {
+READERS: dict[str, Callable[[Path, str, DataConfig], "Tensor | ImageFiles | CropFiles"]] = {
     "Digits": _digits,
     "MNIST": _Downloaded("MNIST", IDX_FILES, "MNIST/raw"),
     "FashionMNIST": _Downloaded("FashionMNIST", IDX_FILES, "FashionMNIST/raw"),

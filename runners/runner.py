@@ -135,7 +135,7 @@ class Runner(Generic[Data]):
             values = {"mean": trained.data.mean, "std": trained.data.std}
         else:
             rows = datasets.epoch_order(len(self.train_data), min(MEASURED, len(self.train_data)), 0, 0)[:1]
-            sample = next(datasets.batches(self.train_data, rows))
+            sample = next(datasets.batches(datasets.of_epoch(self.train_data, 0, 0), rows))
             values = {"mean": float(sample.mean()), "std": float(sample.std())}
         self.config = self.config.model_copy(update={"data": section.model_copy(update=values)})
 

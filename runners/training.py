@@ -68,7 +68,8 @@ def train(runner: "Runner", resume: bool = False) -> None:
         try:
             while True:
                 # --- the batches of an epoch, or those that are left of it ---
-                batches = datasets.batches(data, _rows(state, len(data), total))
+                images = datasets.of_epoch(data, config.seed, state.epoch)
+                batches = datasets.batches(images, _rows(state, len(data), total))
                 while (clean := _wait_for(batches, state, interrupts)) is not None:
                     training_log.add(take_step(runner, state, clean))
                     if state.step % config.print_every == 0 or state.step == total:
