@@ -134,6 +134,7 @@ def from_denoiser(
     output: Output = "denoised",
     level: Literal["sigma", "fixed"] | Sequence[float] | Tensor = "sigma",
     derivatives: bool = True,
+    precision: torch.dtype | None = None,
     reach: int | None = None,
     multiple: int = 1,
 ) -> ScoreModel:
@@ -153,6 +154,8 @@ def from_denoiser(
             of a diffusion model, where it takes `√ᾱ_t x̃` and t, which lies between two steps for a σ between theirs.
         derivatives: false for a function that torch cannot differentiate (ONNX Runtime, another process): products
             with its Jacobian are then central differences, see `linalg.differences`.
+        precision: with `derivatives=False`, that it computes in where it is coarser than that of the points, such as
+            `torch.float16`: differences take longer steps then.
         reach: how far an entry of an image's answer looks, in pixels, where that is known: the radius of the receptive
             field. What is asked of a region is then computed from its surroundings alone.
         multiple: of the steps by which an image can be moved with its answer: 2 for a network that takes every other
@@ -183,10 +186,12 @@ def from_denoiser(
             raise ValueError(f"{name} is {ends}; black and white are expected, such as (0, 1)")
     if units is not None and values is None:
         raise ValueError("units are given and values are not; both are expected, to convert between them")
+    if precision is not None and derivatives:
+        raise ValueError("precision is given, and is that of differences; derivatives=False is expected with it")
     network = denoise if isinstance(denoise, nn.Module) else None
     function = _posterior_mean(denoise, output, level)
     if not derivatives:
-        function = _by_differences(function)
+        function = _by_differences(function, precision)
     if units is not None and values is not None and tuple(units) != tuple(values):
         function = _converted(function, values, units)
     denoiser = ExternalDenoiser(function, tuple(shape), network, reach, multiple, units or values)
@@ -246,8 +251,10 @@ def _steps(schedule: Any) -> Callable[[Tensor, Level], Tensor]:
     return step_of
 
 
-def _by_differences(function: Callable[[Tensor, Level], Tensor]) -> Callable[[Tensor, Level], Tensor]:
-    return lambda noisy, sigma: differences(lambda x: function(x, sigma), noisy)
+def _by_differences(
+    function: Callable[[Tensor, Level], Tensor], precision: torch.dtype | None
+) -> Callable[[Tensor, Level], Tensor]:
+    return lambda noisy, sigma: differences(lambda x: function(x, sigma), noisy, precision)
 
 
 def _converted(

@@ -102,6 +102,21 @@ def test_central_differences_are_the_derivative_up_to_their_step(dtype, toleranc
     close(product, x.cos() * v, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
+def test_differences_of_a_function_of_coarse_numbers_take_longer_steps(precision):
+    """Rounded to half as many bits within; against the derivative of the same in full."""
+
+    def rounded(x, sigma):
+        return exact(x.float().to(precision), sigma).to(precision).to(x.dtype)
+
+    covariance = SIGMA**2 * VARIANCE / (VARIANCE + SIGMA**2)
+    v = torch.randn(4, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    model = models.from_denoiser(rounded, (0.1, 2.0), (3,), derivatives=False, precision=precision)
+    product = inference.posterior(model.at(SIGMA), points()).covariance @ v
+    bound = torch.finfo(precision).eps ** (2 / 3)
+    close(product, covariance * v, rtol=0, atol=2 * bound * float(v.abs().max()))
+
+
 def test_where_forward_mode_is_not_there_products_are_differences():
     class Backward(torch.autograd.Function):
         @staticmethod
@@ -147,6 +162,7 @@ def test_the_weights_behind_it_are_frozen_shared_and_in_no_state_dict():
         ({"output": "epsilon"}, "one of denoised, noise, score, velocity"),
         ({"values": (1, 0)}, "black and white are expected"),
         ({"units": (0, 1)}, "units are given and values are not"),
+        ({"precision": torch.float16}, "derivatives=False is expected with it"),
         ({"level": [0.5, 0.9]}, "a schedule of falling numbers between 1 and 0"),
     ],
 )
