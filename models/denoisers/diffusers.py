@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from configs import UserError
@@ -14,14 +15,22 @@ OUTPUTS: dict[str, Output] = {"epsilon": "noise", "sample": "denoised", "v_predi
 
 
 class OfSteps(nn.Module):
-    """From images and t to what the network predicts, without the library's wrapping."""
+    """From images of any size and t to what the network predicts, without the library's wrapping.
 
-    def __init__(self, network: nn.Module):
+    It takes sides that its levels halve without rest: the last pixels of others are repeated, and cut off again.
+    """
+
+    def __init__(self, network: nn.Module, levels: int):
         super().__init__()
         self.network = network
+        self.multiple = 2 ** (levels - 1)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        return self.network(x, t, return_dict=False)[0]
+        height, width = x.shape[2:]
+        below, right = -height % self.multiple, -width % self.multiple
+        if below or right:
+            x = F.pad(x, (0, right, 0, below), mode="replicate")
+        return self.network(x, t, return_dict=False)[0][:, :, :height, :width]
 
 
 def diffusers_model(folder: str | Path) -> ScoreModel:
@@ -32,7 +41,8 @@ def diffusers_model(folder: str | Path) -> ScoreModel:
             downloaded.
 
     Raises:
-        UserError: where the library is not installed, the folder cannot be read, or predicts what is not known here.
+        UserError: where the library is not installed, the folder cannot be read, or its network or its scheduler is of
+            another kind: of classes, of learned variances, without ᾱ.
     """
     try:
         from diffusers import DDPMScheduler, UNet2DModel
@@ -41,16 +51,24 @@ def diffusers_model(folder: str | Path) -> ScoreModel:
     if not (Path(folder) / "unet").is_dir() or not (Path(folder) / "scheduler").is_dir():
         raise UserError(f"{folder}: not a folder of diffusers; its subfolders unet and scheduler are expected")
     try:
-        network = UNet2DModel.from_pretrained(folder, subfolder="unet", local_files_only=True)
+        network = UNet2DModel.from_pretrained(folder, subfolder="unet", local_files_only=True, low_cpu_mem_usage=False)
+        settings = DDPMScheduler.load_config(folder, subfolder="scheduler", local_files_only=True)
         scheduler = DDPMScheduler.from_pretrained(folder, subfolder="scheduler", local_files_only=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"{folder}: cannot be read by diffusers ({str(error).splitlines()[0]})") from error
+    if "beta_schedule" not in settings:
+        raise UserError(f"{folder}: its scheduler, {settings.get('_class_name')}, has no beta_schedule; ᾱ is expected")
+    if network.config.class_embed_type or network.config.num_class_embeds:
+        raise UserError(f"{folder}: its network takes classes; one of images alone is expected")
+    channels = network.config.in_channels
+    if channels != network.config.out_channels:
+        raise UserError(f"{folder}: from {channels} channels to {network.config.out_channels}; as many are expected")
     predicted = scheduler.config.prediction_type
     if predicted not in OUTPUTS:
         raise UserError(f"{folder}: predicts {predicted}; one of {', '.join(OUTPUTS)} is expected")
     schedule = scheduler.alphas_cumprod.double()
+    schedule = schedule[schedule > 0]  # at 0 σ is infinite
     low, high = ((1 - schedule) / schedule).sqrt()[[0, -1]].tolist()
-    shape = (network.config.in_channels, None, None)
-    return from_denoiser(
-        OfSteps(network), (low, high), shape, values=(-1, 1), output=OUTPUTS[predicted], level=schedule
-    )
+    function = OfSteps(network, len(network.config.down_block_types))
+    shape = (channels, None, None)
+    return from_denoiser(function, (low, high), shape, values=(-1, 1), output=OUTPUTS[predicted], level=schedule)

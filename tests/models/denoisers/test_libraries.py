@@ -14,18 +14,25 @@ close = torch.testing.assert_close
 SHAPE = (3, 16, 16)
 
 
+def small_network(diffusers, **changes):
+    torch.manual_seed(0)
+    settings = {"block_out_channels": (8, 16), "layers_per_block": 1, "norm_num_groups": 4}
+    kinds = {"down_block_types": ("DownBlock2D", "AttnDownBlock2D"), "up_block_types": ("AttnUpBlock2D", "UpBlock2D")}
+    return diffusers.UNet2DModel(16, **settings, **kinds, **changes).eval()
+
+
+def saved(folder, network, scheduler):
+    network.save_pretrained(folder / "unet")
+    scheduler.save_pretrained(folder / "scheduler")
+    return folder
+
+
 @pytest.mark.parametrize("predicted", ["epsilon", "sample", "v_prediction"])
 def test_a_network_of_diffusers_denoises_as_its_scheduler_does(tmp_path, predicted):
     diffusers = pytest.importorskip("diffusers", reason="pip install diffusers")
-    torch.manual_seed(0)
-    network = diffusers.UNet2DModel(
-        16, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4,
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-    ).eval()  # fmt: skip
+    network = small_network(diffusers)
     scheduler = diffusers.DDPMScheduler(clip_sample=False, prediction_type=predicted)
-    network.save_pretrained(tmp_path / "unet")
-    scheduler.save_pretrained(tmp_path / "scheduler")
-    model = denoisers.diffusers_model(tmp_path)
+    model = denoisers.diffusers_model(saved(tmp_path, network, scheduler))
     x = torch.randn(2, *SHAPE)
     for t in (0, 300, 999):
         kept = float(scheduler.alphas_cumprod.double()[t])
@@ -35,6 +42,40 @@ def test_a_network_of_diffusers_denoises_as_its_scheduler_does(tmp_path, predict
             expected = scheduler.step(answer, t, kept**0.5 * x).pred_original_sample
             denoised = x.flatten(1) + sigma**2 * model.at(sigma, SHAPE).s1(x.flatten(1))
         close(denoised, expected.flatten(1), rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_a_picture_of_odd_sides_has_its_last_pixels_twice(tmp_path):
+    diffusers = pytest.importorskip("diffusers", reason="pip install diffusers")
+    model = denoisers.diffusers_model(saved(tmp_path, small_network(diffusers), diffusers.DDPMScheduler()))
+    x = torch.randn(1, 3, 7, 9)
+    padded = torch.cat([x, x[:, :, -1:]], dim=2)
+    padded = torch.cat([padded, padded[..., -1:]], dim=3)
+    expected = model.at(0.5, (3, 8, 10)).s1(padded.flatten(1)).view(1, 3, 8, 10)[..., :7, :9]
+    close(model.at(0.5, (3, 7, 9)).s1(x.flatten(1)), expected.flatten(1))
+
+
+def test_a_schedule_ends_where_there_is_still_signal(tmp_path):
+    diffusers = pytest.importorskip("diffusers", reason="pip install diffusers")
+    scheduler = diffusers.DDPMScheduler(rescale_betas_zero_snr=True)
+    model = denoisers.diffusers_model(saved(tmp_path, small_network(diffusers), scheduler))
+    kept = float(scheduler.alphas_cumprod.double()[998])
+    assert scheduler.alphas_cumprod[999] == 0
+    assert model.sigmas[1] == pytest.approx((1 / kept - 1) ** 0.5)
+
+
+def test_what_another_kind_of_model_needs_is_refused_in_a_line(tmp_path):
+    diffusers = pytest.importorskip("diffusers", reason="pip install diffusers")
+    usual = diffusers.DDPMScheduler()
+    for number, (changes, scheduler, message) in enumerate(
+        [
+            ({}, diffusers.ScoreSdeVeScheduler(), "its scheduler, ScoreSdeVeScheduler, has no beta_schedule"),
+            ({"num_class_embeds": 4}, usual, "its network takes classes"),
+            ({"out_channels": 6}, usual, "from 3 channels to 6; as many"),
+        ]
+    ):
+        folder = saved(tmp_path / str(number), small_network(diffusers, **changes), scheduler)
+        with pytest.raises(UserError, match=message):
+            denoisers.diffusers_model(folder)
 
 
 def test_what_is_no_folder_of_diffusers_is_refused_in_a_line(tmp_path):
