@@ -1,16 +1,17 @@
 """Images in and pixels out, and densities with exact scores."""
 
+from datasets.crops import CroppedFiles
+from datasets.image_files import ImageFiles
 from datasets.images import (
     DATASETS,
     READERS,
     ImageData,
-    ImageFiles,
     at_hand,
     batches,
     epoch_order,
     fingerprint,
     load,
-    of_epoch,
+    training_order,
 )
 from datasets.inputs import ImageInputs, inputs_by_size, read_images
 from datasets.mixtures import (
@@ -41,6 +42,7 @@ __all__ = [
     "DATASETS",
     "DENSITIES",
     "READERS",
+    "CroppedFiles",
     "CurveMixture",
     "DensityData",
     "Limits",
@@ -69,12 +71,12 @@ __all__ = [
     "load",
     "logistics",
     "multivariate_normal",
-    "of_epoch",
     "picture_shape",
     "read_images",
     "rings",
     "to_float",
     "to_pixels",
+    "training_order",
     "two_moons",
     "value_range",
 ]

@@ -1,81 +1,126 @@
-"""Random crops of large pictures: each file is decoded once an epoch, whatever the number of its crops."""
+"""Random crops of large image files, each file decoded once an epoch.
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+A file's crops of an epoch are all cut when it is decoded, and held until their turn comes; the order of the epoch is
+such that only so many files are held at a time. The index of a crop tells the seed and the epoch too, so that the same
+order gives the same crops, wherever in it a run is resumed.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from configs import UserError
-from datasets.pictures import open_picture
+from datasets.image_files import ImageFiles
+from datasets.pictures import size_of
 from datasets.seeds import derived_seed, generator_of
 
-__all__ = ["CropFiles"]
+__all__ = ["CroppedFiles", "check_sizes"]
 
-Places = Callable[[int, int, int], list[tuple[int, int]]]
-"""From the number of a file, and the rows and columns that are left beside a crop, to the corners of its crops."""
+HELD_BYTES = 2**27  # of the crops of the files that an epoch mixes; twice that is held at most, at its start
+NAMED = 5
 
 
-@dataclass(frozen=True)
-class CropFiles:
-    """Picture files, of each of which an epoch has `count` crops; memory holds the crops of an epoch.
+def check_sizes(files: Sequence[Path], height: int, width: int) -> None:
+    """Refuses files that are smaller than a crop, by their headers; broken ones are left to be found when decoded.
 
-    Attributes:
-        files: their paths.
+    Raises:
+        UserError: that names the first of them.
+    """
+    small = []
+    for file in files:
+        size = size_of(file)
+        if size is not None and (size[0] < height or size[1] < width):
+            small.append(f"{file} ({size[0]}×{size[1]})")
+    if small:
+        others = f" and {len(small) - NAMED} more" if len(small) > NAMED else ""
+        raise UserError(
+            f"data.crop: {', '.join(small[:NAMED])}{others}: smaller than a crop of {height}×{width}; "
+            "remove them, or make data.image_size smaller"
+        )
+
+
+class CroppedFiles(ImageFiles):
+    """Random crops of image files.
+
+    An item is a visit to a file: all its crops of an epoch, uint8 `(crops, C, H, W)`. Crop n of a visit has the index
+    `visit·crops + n`; a visit modulo the number of files is the number of the file.
+
+    Args:
+        files: their paths; none may be smaller than a crop.
         shape: of a crop, `(C, H, W)`.
-        count: how many of a file.
+        crops: of each file an epoch.
         folder: that their names are relative to.
-        workers: how many are decoded at a time.
     """
 
-    files: Sequence[Path]
-    shape: tuple[int, int, int]
-    count: int
-    folder: Path
-    workers: int
+    def __init__(self, files: Sequence[Path], shape: tuple[int, int, int], crops: int, folder: Path):
+        super().__init__(files, shape[0], None, folder)
+        self.shape, self.crops = shape, crops
 
     def __len__(self) -> int:
-        return len(self.files) * self.count
+        """The crops of an epoch."""
+        return len(self.files) * self.crops
 
-    def of_epoch(self, seed: int, epoch: int) -> Tensor:
-        """The crops of an epoch, `(N, C, H, W)` of uint8, one file's after the other's: a function of seed and epoch.
+    def __getitem__(self, visit: int) -> Tensor | UserError:
+        return self.read(visit % len(self.files), lambda picture: self._cut(picture, np.random.default_rng(visit)))
 
-        Raises:
-            UserError: where a file cannot be read, or is smaller than a crop.
-        """
-        return self._cut(partial(self._at_random, seed=derived_seed(seed, epoch)))
-
-    def middles(self) -> Tensor:
-        """The middle of each file, `(len(files), C, H, W)` of uint8.
-
-        Raises:
-            UserError: where a file cannot be read, or is smaller than a crop.
-        """
-        return self._cut(self._in_the_middle)
-
-    def _cut(self, places: Places) -> Tensor:
-        with ThreadPoolExecutor(max(1, self.workers)) as threads:
-            return torch.cat(list(threads.map(partial(self._crops, places), range(len(self.files)))))
-
-    def _crops(self, places: Places, number: int) -> Tensor:
-        from torchvision.transforms.v2.functional import pil_to_tensor
-
+    def _cut(self, picture: Image.Image, rng: np.random.Generator) -> Tensor:
         channels, height, width = self.shape
-        pixels = pil_to_tensor(open_picture(self.files[number], channels))
-        rows, columns = pixels.shape[1] - height, pixels.shape[2] - width
-        if min(rows, columns) < 0:
-            size = f"{pixels.shape[1]}×{pixels.shape[2]} pixels"
-            raise UserError(f"{self.files[number]}: {size}, smaller than a crop of {height}×{width}; remove it")
-        corners = places(number, rows, columns)
-        return torch.stack([pixels[:, top : top + height, left : left + width] for top, left in corners])
+        pixels = np.asarray(picture).reshape(picture.height, picture.width, channels)
+        tops = rng.integers(picture.height - height + 1, size=self.crops)
+        lefts = rng.integers(picture.width - width + 1, size=self.crops)
+        cut = [pixels[y : y + height, x : x + width] for y, x in zip(tops, lefts, strict=True)]
+        return torch.from_numpy(np.stack(cut).transpose(0, 3, 1, 2).copy())
 
-    def _at_random(self, number: int, rows: int, columns: int, seed: int) -> list[tuple[int, int]]:
-        generator = generator_of(derived_seed(seed, number))
-        tops = torch.randint(rows + 1, (self.count,), generator=generator).tolist()
-        return list(zip(tops, torch.randint(columns + 1, (self.count,), generator=generator).tolist(), strict=True))
+    def order(self, seed: int, epoch: int) -> Tensor:
+        """The indices of an epoch's crops, `(N,)`, shuffled: a function of seed and epoch, as their places in the files
+        are.
 
-    def _in_the_middle(self, number: int, rows: int, columns: int) -> list[tuple[int, int]]:
-        return [(rows // 2, columns // 2)]
+        Where the crops of all files may be held at once, every order is as likely. Else the files are shuffled, so many
+        of them begin together, and then one after another, and the crops of each come at random times from there on,
+        spread over the time in which so many files pass.
+        """
+        files = len(self.files)
+        mixed = min(files, max(1, HELD_BYTES // (self.crops * math.prod(self.shape))))
+        number = derived_seed(seed, epoch)
+        generator = generator_of(number)
+        begins = (torch.randperm(files, generator=generator) - mixed + 1).clamp(min=0)
+        times = torch.rand(files, self.crops, generator=generator, dtype=torch.float64)
+        order = (begins[:, None] + mixed * times).flatten().argsort(stable=True)
+        return order + (number >> 31) * len(self)  # 32 bits: such indices have 64 with up to 2³¹ crops
+
+    def visits(self, rows: Iterable[list[int]]) -> list[int]:
+        """The visits that rows of indices need, in the order of their first crops."""
+        return list(dict.fromkeys(index // self.crops for row in rows for index in row))
+
+    def dealt(
+        self, rows: list[list[int]], visited: Iterator[tuple[int, Tensor | UserError]]
+    ) -> Iterator[Tensor | UserError]:
+        """The crops of each row, `(B, C, H, W)`.
+
+        Args:
+            rows: of indices.
+            visited: each of `visits(rows)` with its crops, `(1, crops, C, H, W)`, or the error where its file cannot be
+                read. They are held from their first crop to their last.
+        """
+        left = Counter(index // self.crops for row in rows for index in row)
+        held: dict[int, Tensor] = {}
+        for row in rows:
+            places = [divmod(index, self.crops) for index in row]
+            for visit, _ in places:
+                while visit not in held:
+                    one, crops = next(visited)
+                    if isinstance(crops, UserError):
+                        yield crops
+                        return
+                    held[one] = crops[0].clone()  # out of the memory that is shared with the worker
+            yield torch.stack([held[visit][number] for visit, number in places])
+            for visit, _ in places:
+                left[visit] -= 1
+                if not left[visit]:
+                    del held[visit]

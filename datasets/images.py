@@ -10,11 +10,10 @@ A new data set is a function `(data_dir, split, data section) -> images`, in a m
 import hashlib
 import logging
 import os
-import re
 import signal
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -23,13 +22,14 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader
 
 from configs import Config, DataConfig, UserError, reason_of
 from datasets.archives import archived_images
-from datasets.crops import CropFiles
+from datasets.crops import CroppedFiles, check_sizes
 from datasets.folders import held_out_parts, image_files, split_by_name
-from datasets.pictures import cover, open_picture
+from datasets.image_files import ImageFiles
+from datasets.pictures import cover
 from datasets.pixels import Shape, as_images, to_float
 from datasets.ranges import Limits, RangeCheck
 from datasets.seeds import SEEDS_OF_TORCH, derived_seed, generator_of
@@ -39,13 +39,12 @@ __all__ = [
     "DATASETS",
     "READERS",
     "ImageData",
-    "ImageFiles",
     "at_hand",
     "batches",
     "epoch_order",
     "fingerprint",
     "load",
-    "of_epoch",
+    "training_order",
 ]
 
 log = logging.getLogger(__name__)
@@ -60,15 +59,14 @@ class ImageData:
     """One split of an image data set.
 
     Attributes:
-        images: a tensor `(N, C, H, W)`, uint8 pixels or float32 values in the model's range, or N files; or files of
-            which an epoch has crops, see `of_epoch`.
+        images: a tensor `(N, C, H, W)`, uint8 pixels or float32 values in the model's range, or N files.
         shape: `(C, H, W)`.
         device: that batches are moved to.
         workers: processes that decode, where `images` are files.
         limits: the values of black and white, see `value_range`.
     """
 
-    images: "Tensor | ImageFiles | CropFiles"
+    images: Tensor | ImageFiles
     shape: tuple[int, int, int]
     device: torch.device
     workers: int = 0
@@ -105,7 +103,7 @@ def load(config: Config, split: str, device: torch.device | str = "cpu") -> Imag
         return DensityData(density, section.size, split, device)
     shape = cast(Shape, section.shape)
     images = READERS[section.dataset](_place(config), split, section)
-    if isinstance(images, ImageFiles | CropFiles):
+    if isinstance(images, ImageFiles):
         return ImageData(images, shape, device, section.workers, section.values)
     if tuple(images.shape[1:]) != shape:
         channels, height, width = images.shape[1:]
@@ -116,17 +114,6 @@ def load(config: Config, split: str, device: torch.device | str = "cpu") -> Imag
     if _has_room(images, device):
         images = images.to(device)
     return ImageData(images, shape, device, limits=section.values)
-
-
-def of_epoch(data: ImageData | DensityData, seed: int, epoch: int) -> ImageData | DensityData:
-    """What one epoch has of a split: all of it; of files of which it has crops, these.
-
-    Raises:
-        UserError: where a file cannot be read, or is smaller than a crop.
-    """
-    if isinstance(data, ImageData) and isinstance(data.images, CropFiles):
-        return replace(data, images=data.images.of_epoch(seed, epoch))
-    return data
 
 
 def at_hand(config: Config) -> bool:
@@ -168,7 +155,7 @@ def fingerprint(data: ImageData | DensityData) -> str:
     if isinstance(data, DensityData):
         return f"{len(data)} points"
     digest = hashlib.sha256(str(data.shape).encode())
-    if isinstance(data.images, ImageFiles | CropFiles):
+    if isinstance(data.images, ImageFiles):
         for file in map(Path, data.images.files):
             size = file.stat().st_size if file.exists() else -1
             digest.update(os.fsencode(f"{file.relative_to(data.images.folder)}\0{size}\0"))
@@ -187,6 +174,14 @@ def epoch_order(size: int, batch_size: int, seed: int, epoch: int) -> Tensor:
     generator = generator_of(number if number < SEEDS_OF_TORCH and epoch < EPOCHS else derived_seed(seed, epoch))
     steps = size // batch_size
     return torch.randperm(size, generator=generator)[: steps * batch_size].view(steps, batch_size)
+
+
+def training_order(data: ImageData | DensityData, seed: int, epoch: int) -> Tensor:
+    """The shuffled indices `(N,)` of the training images or points of one epoch: a function of data, seed and epoch,
+    see `epoch_order`, and `CroppedFiles.order` for crops of files."""
+    if isinstance(data, ImageData) and isinstance(data.images, CroppedFiles):
+        return data.images.order(seed, epoch)
+    return epoch_order(len(data), 1, seed, epoch).flatten()
 
 
 def batches(data: ImageData | DensityData, order: Tensor | list[Tensor]) -> Iterator[Tensor]:
@@ -216,26 +211,34 @@ def _uint8_batches(data: ImageData, order: Tensor | list[Tensor]) -> Iterator[Te
     if isinstance(data.images, Tensor):
         for row in order:
             yield data.images[row.to(data.images.device)]
-    elif isinstance(data.images, CropFiles):
-        raise ValueError("of files of which an epoch has crops, batches are those of datasets.of_epoch(data, …)")
+        return
+    rows = [row.tolist() for row in order]
+    if isinstance(data.images, CroppedFiles):
+        visits = data.images.visits(rows)
+        decoded = _decoded(data, data.images, [[visit] for visit in visits])
+        yield from data.images.dealt(rows, zip(visits, decoded, strict=True))
     else:
-        rows = [row.tolist() for row in order]
-        workers = min(data.workers, len(rows))
-        data.images.watch(workers)
-        loader = DataLoader(
-            data.images,
-            batch_sampler=rows,
-            num_workers=workers,
-            collate_fn=_stack,
-            worker_init_fn=_leave_signals_to_the_parent,
-            pin_memory=data.device.type == "cuda",
-        )
-        try:
-            yield from loader
-        except RuntimeError as error:
-            if (said := data.images.death(error)) is None:
-                raise
-            raise said from error
+        yield from _decoded(data, data.images, rows)
+
+
+def _decoded(data: ImageData, files: ImageFiles, rows: list[list[int]]) -> Iterator[Tensor | UserError]:
+    """The items of each row, stacked, from the workers."""
+    workers = min(data.workers, len(rows))
+    files.watch(workers)
+    loader = DataLoader(
+        files,
+        batch_sampler=rows,
+        num_workers=workers,
+        collate_fn=_stack,
+        worker_init_fn=_leave_signals_to_the_parent,
+        pin_memory=data.device.type == "cuda",
+    )
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if (said := files.death(error)) is None:
+            raise
+        raise said from error
 
 
 def _stack(items: list[Tensor | UserError]) -> Tensor | UserError:
@@ -324,7 +327,7 @@ def _npz(path: Path, split: str, data: DataConfig) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(images if images.dtype == np.uint8 else images.astype(np.float32)))
 
 
-def _celeba(folder: Path, split: str, data: DataConfig) -> "ImageFiles":
+def _celeba(folder: Path, split: str, data: DataConfig) -> ImageFiles:
     """Centre crop of 140 pixels, resized; 70 % of the files to train on, 10 % to test."""
     files = image_files(folder, "unpack img_align_celeba.zip of the CelebA page there")
     part = split_by_name([str(file.relative_to(folder)) for file in files], split, train=0.7, test=0.1)
@@ -343,8 +346,11 @@ def _cover_centre(image: Image.Image, height: int, width: int) -> Image.Image:
     return cover(functional.center_crop(image, [140, 140]), height, width)
 
 
-def _image_folder(folder: Path, split: str, data: DataConfig) -> "Tensor | ImageFiles | CropFiles":
-    """The subfolders to train and to test on where there are both; else one folder, split by the files' names."""
+def _image_folder(folder: Path, split: str, data: DataConfig) -> ImageFiles:
+    """The subfolders to train and to test on where there are both; else one folder, split by the files' names.
+
+    The files are resized, or cut where `data.crop` is given: at random places to train on, in their middle to test.
+    """
     parts = held_out_parts(folder)
     if parts is not None:
         log.info("%s: %s", split, parts[split])
@@ -355,13 +361,21 @@ def _image_folder(folder: Path, split: str, data: DataConfig) -> "Tensor | Image
         part = split_by_name([str(file.relative_to(folder)) for file in files], split, train=0.9, test=0.1)
         files = [files[index] for index in part]
     _, height, width = data.shape
-    if data.crop is not None:
-        cropped = CropFiles(files, cast(Shape, data.shape), data.crop, folder, data.workers)
-        return cropped if split == "train" else cropped.middles()
-    return ImageFiles(files, data.channels, partial(cover, height=height, width=width), folder)
+    if data.crop is None:
+        return ImageFiles(files, data.channels, partial(cover, height=height, width=width), folder)
+    check_sizes(files, height, width)
+    if split == "train":
+        return CroppedFiles(files, cast(Shape, data.shape), data.crop, folder)
+    return ImageFiles(files, data.channels, partial(_centre, height=height, width=width), folder)
 
 
-READERS: dict[str, Callable[[Path, str, DataConfig], "Tensor | ImageFiles | CropFiles"]] = {
+def _centre(image: Image.Image, height: int, width: int) -> Image.Image:
+    from torchvision.transforms.v2 import functional
+
+    return functional.center_crop(image, [height, width])
+
+
+READERS: dict[str, Callable[[Path, str, DataConfig], Tensor | ImageFiles]] = {
     "Digits": _digits,
     "MNIST": _Downloaded("MNIST", IDX_FILES, "MNIST/raw"),
     "FashionMNIST": _Downloaded("FashionMNIST", IDX_FILES, "FashionMNIST/raw"),
@@ -372,58 +386,6 @@ READERS: dict[str, Callable[[Path, str, DataConfig], "Tensor | ImageFiles | Crop
 }
 DATASETS = (*READERS, "Synthetic")
 """What `data.dataset` may be."""
-
-
-class ImageFiles(Dataset[Tensor | UserError]):
-    """Image files as uint8 tensors `(C, H, W)`; a file that cannot be read gives the `UserError` to raise.
-
-    Args:
-        files: their paths.
-        channels: 1 makes grey images of them, 3 coloured ones.
-        transform: from a Pillow image to one of the size that is needed.
-        folder: that their names are relative to.
-    """
-
-    def __init__(self, files: Sequence[Path], channels: int, transform: Callable, folder: Path):
-        self.files = np.array([str(file) for file in files])
-        self.channels = channels
-        self.transform = transform
-        self.folder = folder
-        self.reading: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> Tensor | UserError:
-        from torchvision.transforms.v2.functional import pil_to_tensor
-
-        self._note(index)
-        try:
-            return pil_to_tensor(self.transform(open_picture(self.files[index], self.channels)))
-        except UserError as error:
-            return error
-        finally:
-            self._note(-1)
-
-    def watch(self, workers: int) -> None:
-        """From here on, each of so many worker processes notes what it reads where the parent sees it."""
-        self.reading = torch.full((workers, 2), -1).share_memory_() if workers else None
-
-    def _note(self, index: int) -> None:
-        worker = get_worker_info()
-        if self.reading is not None and worker is not None:
-            self.reading[worker.id] = torch.tensor([os.getpid(), index])
-
-    def death(self, error: RuntimeError) -> UserError | None:
-        """What to say where a worker process died, as `error` of its loader says."""
-        killed = re.match(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*)", str(error))
-        if killed is None or self.reading is None:
-            return None
-        dead = {int(number) for number in killed[1].split(",")}
-        files = [str(self.files[index]) for pid, index in self.reading.tolist() if pid in dead and index >= 0]
-        reason = killed[2].strip(" .").partition(". ")[0]
-        where = ", ".join(files) or "data.workers"
-        return UserError(f"{where}: the process that read it ended ({reason}); mend or remove it, or give more memory")
 
 
 def _indices(size: int, split: str, train: float, test: float) -> np.ndarray:

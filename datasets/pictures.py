@@ -14,9 +14,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from configs import UserError, reason_of
 
-__all__ = ["cover", "open_picture", "to_mode"]
+__all__ = ["cover", "open_picture", "size_of", "to_mode"]
 
 BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262  # tags of TIFF
+ORIENTATION, TURNED = 274, (5, 6, 7, 8)  # of EXIF: height and width change places
 TRANSPARENT_MODES = ("LA", "PA", "RGBA", "La", "RGBa")
 
 
@@ -43,6 +44,18 @@ def open_picture(path: str | Path, channels: int) -> Image.Image:
         raise UserError(f"{path}: cannot be read as an image (no known format); mend or remove it") from error
     except Exception as error:  # Pillow meets a broken file with a dozen types of exception, SyntaxError among them
         raise UserError(f"{path}: cannot be read as an image ({reason_of(error)}); mend or remove it") from error
+
+
+def size_of(path: str | Path) -> tuple[int, int] | None:
+    """Height and width of an upright picture, from the header of its file; None where that cannot be read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                turned = image.getexif().get(ORIENTATION) in TURNED
+                return (image.width, image.height) if turned else (image.height, image.width)
+    except Exception:  # Pillow meets a broken file with a dozen types of exception
+        return None
 
 
 def to_mode(image: Image.Image, channels: int) -> Image.Image:

@@ -134,8 +134,8 @@ class Runner(Generic[Data]):
             assert trained is not None  # what is loaded from a folder has one
             values = {"mean": trained.data.mean, "std": trained.data.std}
         else:
-            rows = datasets.epoch_order(len(self.train_data), min(MEASURED, len(self.train_data)), 0, 0)[:1]
-            sample = next(datasets.batches(datasets.of_epoch(self.train_data, 0, 0), rows))
+            measured = datasets.training_order(self.train_data, 0, 0)[:MEASURED]
+            sample = next(datasets.batches(self.train_data, measured[None]))
             values = {"mean": float(sample.mean()), "std": float(sample.std())}
         self.config = self.config.model_copy(update={"data": section.model_copy(update=values)})
 

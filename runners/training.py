@@ -13,6 +13,7 @@ from torch import Tensor
 
 import datasets
 from configs import UserError
+from datasets import DensityData, ImageData
 from models import checkpoint
 from runners import run_folder
 from runners.interrupts import Interrupted, Interrupts
@@ -68,8 +69,7 @@ def train(runner: "Runner", resume: bool = False) -> None:
         try:
             while True:
                 # --- the batches of an epoch, or those that are left of it ---
-                images = datasets.of_epoch(data, config.seed, state.epoch)
-                batches = datasets.batches(images, _rows(state, len(data), total))
+                batches = datasets.batches(data, _rows(state, data, total))
                 while (clean := _wait_for(batches, state, interrupts)) is not None:
                     training_log.add(take_step(runner, state, clean))
                     if state.step % config.print_every == 0 or state.step == total:
@@ -137,14 +137,14 @@ def _finished(state: TrainingState, last: int, checkpoints: Path, size: int) -> 
         return False
 
 
-def _rows(state: TrainingState, size: int, last: int) -> Tensor:
+def _rows(state: TrainingState, data: ImageData | DensityData, last: int) -> Tensor:
     """This process's share of the batches that are left of the epoch, as rows of indices; none after the last step.
 
     The order of all images is that of the epoch, and the position in it a number of images, so that a run goes through
     each image once whatever the sizes of its batches were.
     """
     batch_size = state.config.batch_size
-    order = datasets.epoch_order(size, 1, state.config.seed, state.epoch).flatten()[state.seen :]
+    order = datasets.training_order(data, state.config.seed, state.epoch)[state.seen :]
     steps = max(0, min(len(order) // batch_size, last - state.step))
     return order[: steps * batch_size].view(steps, batch_size)[:, state.share]
 
