@@ -112,7 +112,7 @@ SETTINGS = {
     "data.size=2000000000": "input should be less than or equal to 1000000000",
     "data.workers=-1": "input should be greater than or equal to 0",
     "data.workers=some": "input should be a valid integer",
-    "data.colour=red": "unknown key data.colour; did you mean data.values?",
+    "data.colour=red": "unknown key data.colour; did you mean data.crop?",
     "data_dir=3": "input should be a valid string",
     "data=[1]": "a section with keys of its own is expected",
     "lr": "write it as key=value or section.key=value",
