@@ -40,7 +40,7 @@ def faster(config: Config, rows: int, device: torch.device) -> str:
                 times.append(step_time(network, config, rows, precision == "bf16", device))
     fp32, bf16 = (min(times[WARM_UP:]) for times in seconds.values())
     chosen = "bf16" if GAIN * bf16 <= fp32 else "fp32"
-    log.info("precision: %s (a pass of %d points: fp32 %.3g ms, bf16 %.3g ms)", chosen, rows, 1e3 * fp32, 1e3 * bf16)
+    log.info("precision: %s (a pass of %d points: fp32 %.1f ms, bf16 %.1f ms)", chosen, rows, 1e3 * fp32, 1e3 * bf16)
     return chosen
 
 

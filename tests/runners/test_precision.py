@@ -39,7 +39,7 @@ def test_the_faster_one_is_taken(timer, caplog, fp32, bf16, chosen):
     before = torch.get_rng_state()
     assert precision.faster(config, 16, torch.device("cpu")) == chosen
     assert torch.equal(torch.get_rng_state(), before)
-    assert f"precision: {chosen} (a pass of 16 points: fp32 {fp32:.3g} ms, bf16 {bf16:.3g} ms)" in caplog.text
+    assert f"precision: {chosen} (a pass of 16 points: fp32 {fp32:.1f} ms, bf16 {bf16:.1f} ms)" in caplog.text
 
 
 def test_the_shortest_pass_counts_and_the_first_two_do_not(monkeypatch):
