@@ -49,7 +49,9 @@ def refine_eigenpairs(
 
     Each step multiplies J with the part of the current eigenvectors that it was not multiplied with yet, and takes the
     eigenvectors of M, changed as little as makes it agree with all products so far. What is known of M outside their
-    span is kept, which subspace iteration, begun from the same vectors, throws away.
+    span is kept, which subspace iteration, begun from the same vectors, throws away. J is scaled to be as large as M on
+    the directions that were multiplied: where M is larger all over, as a covariance that knows of the denoiser's error
+    is larger than the Jacobian, those directions would else fall behind the others for having been looked at.
 
     Args:
         matrix: M, B of them.
@@ -71,7 +73,16 @@ def refine_eigenpairs(
         for _ in range(2):  # once is not orthogonal enough in floating point
             new = torch.linalg.qr(new - directions @ (directions.mT @ new)).Q
         directions, products = torch.cat([directions, new], 2), torch.cat([products, multiply(new)], 2)
-        values, vectors = SecantUpdate(matrix, directions, products).eigh_top(k, tolerance)
+        scale = _scale(matrix, directions, products)
+        values, vectors = SecantUpdate(matrix, directions, scale * products).eigh_top(k, tolerance)
+        values = values / scale[:, :, 0]
         if directions.shape[2] == dimension:
             break
     return values, vectors
+
+
+def _scale(matrix: SymmetricMatrix, directions: Tensor, products: Tensor) -> Tensor:
+    """`tr QᵀMQ / tr QᵀJQ`, `(B, 1, 1)`; 1 where one of them is not positive."""
+    ours = (directions * (matrix @ directions)).sum((1, 2), keepdim=True)
+    theirs = (directions * products).sum((1, 2), keepdim=True)
+    return torch.where((ours > 0) & (theirs > 0), ours / theirs, torch.ones_like(ours))
