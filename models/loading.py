@@ -56,9 +56,10 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> ScoreModel:
 
 def _untrained(config: Config, device: torch.device | str) -> ScoreModel:
     """A denoiser from elsewhere, of which a run folder has the name alone."""
-    network = build(config, config.data.shape).to(device).eval()
+    found = external_denoiser(cast(str, config.model.denoiser), config)
+    network = build(config, config.data.shape, found.network).to(device).eval()
     model = score_model(network, config, config.data.shape)
-    model.shape = external_denoiser(cast(str, config.model.denoiser), config).shape
+    model.shape = found.shape
     return model
 
 
