@@ -17,7 +17,7 @@ from torch import Tensor
 from configs import UserError, reason_of
 from datasets.archives import archived_images
 from datasets.folders import is_litter
-from datasets.pictures import cover, open_picture
+from datasets.pictures import cover, open_picture, size_of
 from datasets.pixels import Shape, as_images, as_values, picture_shape
 from datasets.ranges import Limits, RangeCheck
 
@@ -123,8 +123,11 @@ def inputs_by_size(path: str | Path, channels: int, limits: Limits | None = None
 
 
 def _shape_of(file: Path, channels: int) -> Shape:
+    is_array = file.suffix.lower() in ARRAYS
+    if not is_array and (size := size_of(file)) is not None:
+        return channels, *size
     try:
-        content = _array(file) if file.suffix.lower() in ARRAYS else open_picture(file, channels)
+        content = _array(file) if is_array else open_picture(file, channels)
         return picture_shape(content, (channels, None, None))
     except ValueError as error:
         raise UserError(f"{file}: {error}") from error
