@@ -96,23 +96,21 @@ def variances_of_crops(model: ScoreModel, sigma: float, count: int, seed: int) -
     rows: list[dict] = []
     mse = 0.0
     for name, method in {"ours": by_variances, "Hutchinson, 64 products": by_probes}.items():
-        seconds, parts = 0.0, []
+        seconds, log_score, predictions = 0.0, 0.0, evaluation.Predictions()
         for p in evaluation.noisy_batches(data, sigma, seed, BATCH):
             mean = inference.posterior_mean(scores.s1(p.inputs), p.inputs, sigma)
             start = time.perf_counter()
             covariance = method(scores, p.inputs, generator).covariance
             seconds += time.perf_counter() - start
             assert covariance is not None
-            residual, variances = p.clean - mean, covariance.diagonal()
-            inside = (residual.abs() < 1.6449 * variances.sqrt()).float().mean(1)
-            log_score, _ = evaluation.log_score(residual, covariance)
-            parts.append(torch.stack([residual.square().mean(1), variances.mean(1), inside, log_score]))
-        errors, predicted, inside, log_score = torch.cat(parts, dim=1)
-        mse = float(errors.mean())
-        correlation = torch.corrcoef(torch.stack([errors.log(), predicted.log()]))[0, 1]
-        row = {"trace_ratio": mse / float(predicted.mean()), "coverage_90": float(inside.mean())}
-        row |= {"correlation_by_image": float(correlation), "log_score": float(log_score.mean())}
-        rows.append({"method": name} | row | {"milliseconds": 1e3 * seconds / len(data)})
+            residual = p.clean - mean
+            predictions.add(residual, covariance.diagonal())
+            log_score += float(evaluation.log_score(residual, covariance)[0].sum()) / len(data)
+        mse = float(torch.cat(predictions.squared_errors).mean())
+        metrics = predictions.metrics()
+        row = {key: metrics[key] for key in ("trace_ratio", "coverage_90", "correlation_by_image")}
+        row |= {"log_score": log_score, "milliseconds": 1e3 * seconds / len(data)}
+        rows.append({"method": name} | row)
     best: dict = {"method": "best isotropic", "log_score": evaluation.isotropic_log_score(mse)}
     return [dict.fromkeys(rows[0]) | row | {"psnr": -10 * math.log10(mse)} for row in [*rows, best]]
 
