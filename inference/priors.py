@@ -1,0 +1,129 @@
+"""Gaussian densities of the clean points: what is assumed of them before anything is known, at the widest noise.
+
+Points with noise of the widest level σ have nearly the density `N(m, Σ + σ²I)`, whatever that of the clean points is:
+reverse steps begin there, and a likelihood ends there.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from linalg import DiagonalPlusLowRank
+from models import Scores
+
+__all__ = ["GaussianPrior"]
+
+RANK = 256
+NEWTON_STEPS = 3
+
+
+@dataclass(frozen=True)
+class GaussianPrior:
+    """`N(m, Σ)` of clean points, `Σ = ρI + Σ_i (λ_i − ρ) u_i u_iᵀ`.
+
+    Attributes:
+        mean: m, `(D,)`, in the units of the points.
+        variances: λ of r directions, `(r,)`, in their square.
+        directions: u, orthonormal, `(D, r)`.
+        rest: ρ, the variance in every other direction.
+    """
+
+    mean: Tensor
+    variances: Tensor
+    directions: Tensor
+    rest: float
+
+    @classmethod
+    def isotropic(cls, mean: float | Tensor, std: float, dimension: int) -> "GaussianPrior":
+        """`N(m, σ_d² I)` in D dimensions."""
+        center = torch.as_tensor(mean, dtype=torch.float32).expand(dimension)
+        return cls(center, center.new_empty(0), center.new_empty(dimension, 0), std**2)
+
+    @classmethod
+    def fitted(cls, points: Tensor, rank: int = RANK) -> "GaussianPrior":
+        """Mean and covariance of points `(N, D)`, the covariance in its leading directions.
+
+        Args:
+            points: of the data, clean.
+            rank: how many directions, at most; the rest has the mean of the other variances.
+
+        Raises:
+            ValueError: where there are fewer than two points.
+
+        Source: Tipping and Bishop, *Probabilistic principal component analysis*, J. R. Stat. Soc. B 1999.
+        """
+        if points.ndim != 2 or len(points) < 2:
+            raise ValueError(f"points have shape {tuple(points.shape)}; (N, D) is expected, N at least 2")
+        mean = points.mean(0)
+        _, singular, axes = torch.linalg.svd(points - mean, full_matrices=False)
+        variances = singular.square() / (len(points) - 1)
+        kept = min(rank, len(variances))
+        others = points.shape[1] - kept
+        rest = float(variances[kept:].sum()) / others if others else 0.0
+        return cls(mean, variances[:kept], axes[:kept].T.contiguous(), rest)
+
+    @classmethod
+    def of_scores(cls, scores: Scores, start: Tensor) -> "GaussianPrior":
+        """The Gaussian whose noisy scores are those at hand where s1 = 0: of any density at a σ far wider than it.
+
+        Args:
+            scores: both orders, of few dimensions: the matrices are formed.
+            start: a point `(D,)` to begin from.
+        """
+        point = start[None]
+        for _ in range(NEWTON_STEPS):
+            s1, s2 = scores(point)
+            assert s2 is not None
+            variances, axes = torch.linalg.eigh(-s2.dense()[0])
+            point = point + ((s1 @ axes) / variances) @ axes.T
+        clean = (1 / variances - scores.sigma**2).clamp(min=0)
+        return cls(point[0], clean, axes, 0.0)
+
+    @property
+    def dimension(self) -> int:
+        """D."""
+        return len(self.mean)
+
+    def to(self, like: Tensor) -> "GaussianPrior":
+        """The same in the type and on the device of a tensor."""
+        mean, variances, directions = (part.to(like) for part in (self.mean, self.variances, self.directions))
+        return GaussianPrior(mean, variances, directions, self.rest)
+
+    @cached_property
+    def covariance(self) -> DiagonalPlusLowRank:
+        """Σ, a batch of one."""
+        beta = self.directions * (self.variances - self.rest).clamp(min=0).sqrt()
+        return DiagonalPlusLowRank(torch.full_like(self.mean, self.rest)[None], beta[None])
+
+    def log_prob(self, x: Tensor, sigma: float) -> Tensor:
+        """`log N(x; m, Σ + σ²I)`, `(B,)`, in nats, of noisy points `(B, D)`."""
+        along, across = self._parts(x)
+        variances, rest = self.variances + sigma**2, self.rest + sigma**2
+        others = self.dimension - len(self.variances)
+        logdet = variances.log().sum() + others * math.log(rest)
+        mahalanobis = (along.square() / variances).sum(1) + across.square().sum(1) / rest
+        return -(mahalanobis + logdet + self.dimension * math.log(2 * math.pi)) / 2
+
+    def divergence(self, x: Tensor, sigma: float) -> Tensor:
+        """`KL(N(x, σ²I) ‖ N(m, Σ + σ²I))`, `(B,)`, in nats, of clean points `(B, D)`."""
+        variances, rest = self.variances + sigma**2, self.rest + sigma**2
+        others = self.dimension - len(self.variances)
+        trace = float((sigma**2 / variances).sum()) + others * sigma**2 / rest
+        entropy = self.dimension * (math.log(2 * math.pi * sigma**2) + 1) / 2
+        return trace / 2 - entropy - self.log_prob(x, sigma)
+
+    def sample(self, count: int, sigma: float, generator: torch.Generator | None = None) -> Tensor:
+        """Noisy points `(count, D)` of `N(m, Σ + σ²I)`."""
+        noise = torch.randn(count, self.dimension, generator=generator, dtype=self.mean.dtype, device=self.mean.device)
+        along, across = noise @ self.directions, noise - noise @ self.directions @ self.directions.T
+        spread = (self.variances + sigma**2).sqrt()
+        return self.mean + (along * spread) @ self.directions.T + math.sqrt(self.rest + sigma**2) * across
+
+    def _parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Of x − m: the coordinates along the directions, and what is across to all of them."""
+        offset = x - self.mean
+        along = offset @ self.directions
+        return along, offset - along @ self.directions.T
