@@ -10,7 +10,7 @@ from inference.arguments import whole_number
 from losses.perturbation import noise_level
 from models import Scores
 
-__all__ = ["HasScores", "descending", "geometric"]
+__all__ = ["HasScores", "descending", "geometric", "scores_at"]
 
 
 class HasScores(Protocol):
@@ -42,3 +42,16 @@ def geometric(low: float, high: float, count: int) -> list[float]:
     """
     ends = descending([high, low]) if count > 1 else [noise_level(high)]
     return [float(sigma) for sigma in np.geomspace(ends[0], ends[-1], whole_number("count", count, least=1))]
+
+
+def scores_at(model: HasScores, sigma: float) -> Scores:
+    """The scores of a model at σ.
+
+    Raises:
+        ValueError: where it has none at every level: `Scores`, of one, or something else.
+    """
+    if not hasattr(model, "at"):
+        raise ValueError(
+            f"model is of type {type(model).__name__}; one with scores at every level is expected: model.at(sigma)"
+        )
+    return model.at(sigma)

@@ -5,38 +5,23 @@ of them, so that runs compare.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import pairwise
-from typing import Protocol
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from datasets.seeds import generator_of
 from inference.arguments import number_from_zero, points_of, positive_number, whole_number
+from inference.driver import Callback, Chain, Step, run
+from inference.levels import HasScores, descending, scores_at
 from linalg import phi
-from losses.perturbation import noise_level
 from models import Scores
 
-__all__ = ["DivergedError", "annealed_langevin", "langevin", "langevin_step", "ozaki", "ozaki_step"]
+__all__ = ["annealed_langevin", "annealed_ozaki", "langevin", "langevin_step", "ozaki", "ozaki_step"]
 
-Callback = Callable[[int, Tensor], None]
-Chain = Tensor | tuple[Tensor, Tensor]
-
-LIMIT = 1e8
-
-
-class DivergedError(ArithmeticError):
-    """A chain left every reasonable range: the message names the step and the step size."""
-
-
-class HasScores(Protocol):
-    """What has scores at every noise level: a `models.ScoreModel`, an exact density."""
-
-    def at(self, sigma: float) -> Scores:
-        """The scores at noise level σ."""
+StepOf = Callable[[Scores, Tensor, float, Tensor], Tensor]
+"""A step, of scores, states, step size and noise, such as `langevin_step`."""
 
 
 def langevin_step(scores: Scores, x: Tensor, step_size: float, noise: Tensor) -> Tensor:
@@ -128,11 +113,7 @@ def langevin(
 
     Source: Roberts and Tweedie, Bernoulli 1996.
     """
-
-    x = points_of(scores, x, "x")
-    generator = generator_of(seed, x.device)
-    step = partial(_langevin_of, scores, step_size)
-    return _run("langevin", step, x, step_size, steps, generator, keep_every, callback, progress)
+    return _chains("langevin", langevin_step, [scores], x, [step_size], steps, seed, keep_every, callback, progress)
 
 
 def ozaki(
@@ -165,14 +146,8 @@ def ozaki(
 
     Source: Ozaki, Statistica Sinica 1992; Meng et al. 2021, section 6.
     """
-
-    def step(x: Tensor, noise: Tensor) -> Tensor:
-        return ozaki_step(scores, x, step_size, noise, tolerance, max_exponent)
-
-    positive_number("tolerance", tolerance)
-    number_from_zero("max_exponent", max_exponent)
-    x = points_of(scores, x, "x")
-    return _run("ozaki", step, x, step_size, steps, generator_of(seed, x.device), keep_every, callback, progress)
+    step = _ozaki_of(tolerance, max_exponent)
+    return _chains("ozaki", step, [scores], x, [step_size], steps, seed, keep_every, callback, progress)
 
 
 def annealed_langevin(
@@ -206,72 +181,91 @@ def annealed_langevin(
 
     Source: Song and Ermon, NeurIPS 2019, algorithm 1.
     """
-    if not hasattr(model, "at"):
-        raise ValueError(
-            f"model is of type {type(model).__name__}; one with scores at every level is expected: model.at(sigma)"
-        )
-    if not isinstance(sigmas, Iterable):
-        raise ValueError(f"sigmas is {sigmas!r}; a sequence of noise levels is expected")
-    levels = [noise_level(sigma) for sigma in sigmas]
-    if not levels or any(after >= before for before, after in pairwise(levels)):
-        raise ValueError(f"noise levels {levels}; descending ones are expected")
-    step_size, steps = positive_number("step_size", step_size), whole_number("steps", steps)
-    chains: list[Tensor] = []
-    generator: torch.Generator | None = None
-    for number, sigma in enumerate(levels):
-        scores = model.at(sigma)
-        if number == 0:
-            x = points_of(scores, x, "x")
-            generator = generator_of(seed, x.device)
-        size = step_size * (sigma / levels[-1]) ** 2
-        count = None if callback is None else partial(_count_from, number * steps, callback)
-        step = partial(_langevin_of, scores, size)
-        result = _run("langevin", step, x, size, steps, generator, keep_every, count, progress)
-        if isinstance(result, Tensor):
-            x = result
-        else:
-            x, chain = result
-            chains.append(chain)
-    return x if keep_every is None else (x, torch.cat(chains))
+    scores, sizes = _annealed(model, sigmas, step_size)
+    return _chains("langevin", langevin_step, scores, x, sizes, steps, seed, keep_every, callback, progress)
 
 
-def _langevin_of(scores: Scores, step_size: float, x: Tensor, noise: Tensor) -> Tensor:
-    return langevin_step(scores, x, step_size, noise)
-
-
-def _count_from(first: int, callback: Callback, step: int, x: Tensor) -> None:
-    callback(first + step, x)
-
-
-@torch.no_grad()
-def _run(
-    name: str,
-    step: Callable[[Tensor, Tensor], Tensor],
+def annealed_ozaki(
+    model: HasScores,
+    sigmas: Sequence[float],
     x: Tensor,
     step_size: float,
     steps: int,
-    generator: torch.Generator | None,
+    *,
+    tolerance: float = 1e-6,
+    max_exponent: float = 40.0,
+    seed: int | None = None,
+    keep_every: int | None = None,
+    callback: Callback | None = None,
+    progress: bool = True,
+) -> Chain:
+    """`ozaki` at one noise level after the other, as `annealed_langevin` does it: as many calls of the network.
+
+    Args:
+        model: has scores of both orders at all of the levels.
+        tolerance, max_exponent: see `ozaki_step`.
+        sigmas, x, step_size, steps, seed, keep_every, callback, progress: see `annealed_langevin`. No step is too long
+            for a Gaussian: of `step_size` σ² or more at a level σ, each forgets the one before.
+
+    Returns:
+        see `langevin`.
+
+    Raises:
+        ValueError: where there is no s2; and see `annealed_langevin`.
+        DivergedError: see `langevin`.
+
+    Source: Ozaki, Statistica Sinica 1992; Song and Ermon, NeurIPS 2019, for the levels.
+    """
+    step = _ozaki_of(tolerance, max_exponent)
+    scores, sizes = _annealed(model, sigmas, step_size)
+    return _chains("ozaki", step, scores, x, sizes, steps, seed, keep_every, callback, progress)
+
+
+def _ozaki_of(tolerance: float, max_exponent: float) -> StepOf:
+    positive_number("tolerance", tolerance)
+    number_from_zero("max_exponent", max_exponent)
+    return partial(ozaki_step, tolerance=tolerance, max_exponent=max_exponent)
+
+
+def _annealed(model: HasScores, sigmas: Sequence[float], step_size: float) -> tuple[list[Scores], list[float]]:
+    """The scores at each level, and the step size."""
+    levels = descending(sigmas)
+    smallest = positive_number("step_size", step_size)
+    return [scores_at(model, sigma) for sigma in levels], [smallest * (sigma / levels[-1]) ** 2 for sigma in levels]
+
+
+def _chains(
+    name: str,
+    step: StepOf,
+    scores: Sequence[Scores],
+    x: Tensor,
+    step_sizes: Sequence[float],
+    steps: int,
+    seed: int | None,
     keep_every: int | None,
     callback: Callback | None,
     progress: bool,
 ) -> Chain:
-    positive_number("step_size", step_size)
+    """`steps` steps with each of the scores, one after the other."""
+    x = points_of(scores[0], x, "x")
+    generator = generator_of(seed, x.device)
     whole_number("steps", steps)
-    if keep_every is not None:
-        whole_number("keep_every", keep_every, least=1)
-    kept = []
-    for number in tqdm(range(1, steps + 1), desc=name, disable=None if progress else True, leave=False):
-        noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
-        try:
-            x = step(x, noise)
-        except torch.linalg.LinAlgError:  # no eigenvalues: the scores are not finite
-            x = torch.full_like(x, torch.nan)
-        if not bool((x.abs() < LIMIT).all()):
-            raise DivergedError(f"{name} diverged at step {number} with step size {step_size:g}; take a smaller one")
-        if callback is not None:
-            callback(number, x)
-        if keep_every is not None and number % keep_every == 0:
-            kept.append(x)
-    if keep_every is None:
-        return x
-    return x, torch.stack(kept) if kept else x.new_empty(0, *x.shape)
+
+    def bound(scores: Scores, size: float) -> Step:
+        def one(x: Tensor) -> Tensor:
+            noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+            return step(scores, x, size, noise)
+
+        return one
+
+    sizes = [positive_number("step_size", size) for size in step_sizes for _ in range(steps)]
+    planned = [bound(level, size) for level, size in zip(scores, step_sizes, strict=True) for _ in range(steps)]
+    return run(
+        name,
+        planned,
+        x,
+        keep_every,
+        callback,
+        progress,
+        advice=lambda number: f" with step size {sizes[number - 1]:g}; take a smaller one",
+    )
