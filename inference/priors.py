@@ -7,17 +7,21 @@ reverse steps begin there, and a likelihood ends there.
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 import torch
 from torch import Tensor
 
+from inference.levels import HasScores, scores_at
 from linalg import DiagonalPlusLowRank
-from models import Scores
+from models import ScoreModel, Scores
 
-__all__ = ["GaussianPrior"]
+__all__ = ["GaussianPrior", "noise_range", "prior_of"]
 
 RANK = 256
 NEWTON_STEPS = 3
+WIDE = 1e4  # a σ far above the spread of any density at hand, at which float64 still tells it
+LOWEST, HIGHEST = 0.01, 10.0  # of the levels at which a density is sampled, over its spread
 
 
 @dataclass(frozen=True)
@@ -127,3 +131,38 @@ class GaussianPrior:
         offset = x - self.mean
         along = offset @ self.directions
         return along, offset - along @ self.directions.T
+
+
+def prior_of(model: ScoreModel | HasScores, like: Tensor) -> GaussianPrior:
+    """The prior of a model for which none is given: of a trained one `N(μ, σ_d² I)`, with the mean and standard
+    deviation of its data; of an exact density the Gaussian with its mean and covariance, by its scores at a σ far
+    wider than it.
+
+    Args:
+        model: with scores of points `(D,)` or images.
+        like: a tensor of the type and on the device wanted.
+
+    Raises:
+        ValueError: where neither is known.
+    """
+    if isinstance(model, ScoreModel):
+        data = None if model.config is None else model.config.data
+        if data is None or data.mean is None or data.std is None or None in model.shape:
+            raise ValueError(
+                "of this model neither mean nor spread of the data is known: give a prior, such as "
+                "inference.GaussianPrior.fitted(points) of clean ones"
+            )
+        return GaussianPrior.isotropic(data.mean, data.std, math.prod(cast(tuple[int, ...], model.shape))).to(like)
+    scores = scores_at(model, WIDE)
+    if scores.shape is None or scores.s2 is None:
+        raise ValueError("the model says neither the shape of its points nor their s2: give a prior")
+    return GaussianPrior.of_scores(scores, torch.zeros(math.prod(scores.shape), dtype=torch.float64)).to(like)
+
+
+def noise_range(model: ScoreModel | HasScores) -> tuple[float, float]:
+    """The lowest and the highest noise level at which a model is sampled: those that it has, or, of an exact density,
+    a hundredth and ten times its largest standard deviation."""
+    if isinstance(model, ScoreModel):
+        return model.sigmas
+    spread = float(prior_of(model, torch.empty(0, dtype=torch.float64)).variances.max().sqrt())
+    return LOWEST * spread, HIGHEST * spread

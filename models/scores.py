@@ -189,6 +189,10 @@ class ScoreModel:
         model = None if self.config is None or len(self.shape) != 3 else self.config.model
         return None in self.shape or (model is not None and model.network == "unet" and not model.unet.positions)
 
+    def sized(self, shape: tuple[int, ...]) -> "ScoreModel":
+        """The same for images of one shape, `(C, H, W)`, see `at`."""
+        return ScoreModel(self._at, self.sigmas, shape, self.config, self.network, self.values)
+
     def at(self, sigma: float | Tensor, shape: tuple[int, ...] | None = None) -> Scores:
         """The scores at noise level σ, a number in the units of the data.
 
