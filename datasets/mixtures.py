@@ -9,7 +9,7 @@ A component is a Gaussian, a product of one-dimensional densities, or one point 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -29,6 +29,10 @@ __all__ = [
     "UniformMixture",
     "multivariate_normal",
 ]
+
+WIDE = 10  # σ/s from which on the logistic is the narrower factor of the integrand
+TAIL = 80.0  # of the logistic's variable: where the Gaussian leaves a tail of e^{−u/2}
+ROOT = math.sqrt(2 * math.pi)
 
 ComponentScores = tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]
 
@@ -215,7 +219,8 @@ class LogisticMixture(ProductMixture):
 
     The integral `f(x) = ∫ logistic(x − σz) φ(z) dz` is taken by the trapezoidal rule. Its integrand is analytic within
     `a = π s/σ` of the real line, so that the error falls like `exp(−2π a/spacing)`, or like `exp(−2π²/spacing²)` where
-    a is large: relative to f it is below 1e-12 for σ < s/2 and σ > 3s/2, and at most 2e-10, at σ ≈ 0.8 s.
+    a is large: relative to f it is below 1e-12 for σ < s/2 and σ > 3s/2, and at most 2e-10, at σ ≈ 0.8 s. For σ far
+    above s it is taken over the logistic's variable, whose density is analytic within π of the real line: 1e-17.
 
     Source: Trefethen and Weideman, *The exponentially convergent trapezoidal rule*, SIAM Review 56 (2014), section 5.
     """
@@ -232,19 +237,32 @@ class LogisticMixture(ProductMixture):
         distance = x[:, None] - self.locations.to(x)
         if sigma == 0:
             return _logistic(distance, s)
-        ratio = sigma / float(self.scales.min())
-        spacing = min(0.7, 0.56 / ratio)
-        reach = 8.5 + ratio  # in the tail of the logistic the integrand's mass lies around z = σ/s
-        # One node at a time, with running means: all of them at once would take (B, K, D, nodes) of memory.
         total, first, second = torch.full_like(distance, -torch.inf), torch.zeros_like(s), torch.zeros_like(s)
-        for z in np.arange(-reach, reach + spacing / 2, spacing):
-            log_density, slope, curvature = _logistic(distance - sigma * z, s)
-            log_part = log_density - z**2 / 2
+        # One node at a time, with running means: all of them at once would take (B, K, D, nodes) of memory.
+        for log_part, slope, curvature in self._nodes(distance, sigma):
             total = torch.logaddexp(total, log_part)
             share = (log_part - total).exp()
             first = first + share * (slope - first)
             second = second + share * (curvature - second)
-        return total + math.log(spacing / math.sqrt(2 * math.pi)), first, second
+        return total, first, second
+
+    def _nodes(self, distance: Tensor, sigma: float) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """The logarithm of the integrand times the spacing, and its `f'/f` and `f''/f`, at each node."""
+        s = self.scales.to(distance)
+        ratio = sigma / float(self.scales.min())
+        if ratio > WIDE and float((distance * s).abs().max()) <= sigma**2 / 2:
+            spacing = 0.5
+            for u in np.arange(-TAIL, TAIL + spacing / 2, spacing):  # the logistic's own variable, x = m + s u
+                log_density, _, _ = _logistic(torch.full_like(s, u), torch.ones_like(s))
+                slope = -(distance - s * u) / sigma**2
+                log_part = log_density - (sigma * slope).square() / 2 - math.log(sigma)
+                yield log_part + math.log(spacing / ROOT), slope, slope.square() - 1 / sigma**2
+            return
+        spacing = min(0.7, 0.56 / ratio)
+        reach = 8.5 + ratio  # in the tail of the logistic the integrand's mass lies around z = σ/s
+        for z in np.arange(-reach, reach + spacing / 2, spacing):
+            log_density, slope, curvature = _logistic(distance - sigma * z, s)
+            yield log_density - z**2 / 2 + math.log(spacing / ROOT), slope, curvature
 
     def draw(self, component: Tensor, generator: torch.Generator | None) -> Tensor:
         u = torch.rand(len(component), self.dimension, generator=generator, dtype=torch.float64)

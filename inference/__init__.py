@@ -1,8 +1,10 @@
 """What scores are for: the posterior of a clean point given the noisy one, sampling, likelihoods, and
 answers to measurements."""
 
-from inference import operators
+from inference import guidance, operators
+from inference.bounds import Bound, variational_bounds
 from inference.driver import DivergedError
+from inference.likelihood import bits_per_entry, dequantised, log_likelihood
 from inference.measurements import conditional, conditional_scores, kalman_step, ozaki_corrector
 from inference.pictures import denoise
 from inference.posteriors import Posterior, posterior
@@ -22,23 +24,28 @@ from inference.subspace import denoiser_components
 from inference.tweedie import posterior_covariance, posterior_mean
 
 __all__ = [
+    "Bound",
     "DivergedError",
     "GaussianPrior",
     "IsotropicCovariance",
     "Posterior",
     "annealed_langevin",
     "annealed_ozaki",
+    "bits_per_entry",
     "conditional",
     "conditional_scores",
     "denoise",
     "denoiser_components",
+    "dequantised",
     "diagonal_covariance",
     "full_covariance",
+    "guidance",
     "heun_step",
     "kalman_step",
     "lanczos_step",
     "langevin",
     "langevin_step",
+    "log_likelihood",
     "no_covariance",
     "operators",
     "ozaki",
@@ -49,4 +56,5 @@ __all__ = [
     "posterior_mean",
     "reverse",
     "reverse_step",
+    "variational_bounds",
 ]

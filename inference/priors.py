@@ -20,7 +20,7 @@ __all__ = ["GaussianPrior", "noise_range", "prior_of"]
 
 RANK = 256
 NEWTON_STEPS = 3
-WIDE = 1e4  # a σ far above the spread of any density at hand, at which float64 still tells it
+WIDE = 1e3  # a σ far above the spread of any density at hand, at which float64 still tells it
 LOWEST, HIGHEST = 0.01, 10.0  # of the levels at which a density is sampled, over its spread
 
 
