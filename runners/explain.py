@@ -11,7 +11,6 @@ from typing import Literal, cast
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -25,17 +24,24 @@ from inference import Posterior
 from inference.regions import region_of
 from models import Networks, ScoreModel, Scores
 from runners.collected import Collected, collected_in
+from runners.own_images import (
+    BATCH,
+    ENTRIES,
+    SHOWN,
+    Shape,
+    dots,
+    model_of_images,
+    own_images,
+    write_pictures,
+    write_spreads,
+)
 
 __all__ = ["explain"]
 
 log = logging.getLogger(__name__)
 
-Shape = tuple[int, int, int]
 Region = tuple[int, int, int, int]
 
-BATCH = 100
-ENTRIES = 2**21  # of a batch together, where the images are large
-SHOWN = 12
 COMPONENTS = 3
 CUT_OFF = 0.05
 ESTIMATED = 1000
@@ -87,13 +93,8 @@ def explain(
         UserError: where the images or the checkpoint can't be read or do not fit each other, the target can't be
             written, a model of a range has no level to answer at, or the region does not lie in an image.
     """
-    name = "model.denoiser" if isinstance(model, ScoreModel) else model
-    model = model if isinstance(model, ScoreModel) else models.load(model, device)
-    if len(model.shape) != 3:
-        raise UserError(f"{name}: a model of points, not of images")
-    if model.network is not None:
-        model.network.to(device)
-    groups = _inputs(model, source, resize)
+    model = model_of_images(model, device)
+    groups = own_images(model, source, resize)
     questions = [_question(model, inputs, sigma, clean, region) for inputs in groups]
     noise_seed = None if not clean else (model.config or Config()).seed if seed is None else seed
     sums: defaultdict[str, float] = defaultdict(float)
@@ -106,7 +107,7 @@ def explain(
                 metrics = _write_batches(target, inputs, batches, collected, region, ending, bar)
                 arrays = collected.arrays()
                 if "std" in arrays:
-                    _write_spreads(target, inputs, arrays["std"])
+                    write_spreads(target, inputs, arrays["std"])
                 arrays |= {"names": np.array(inputs.names)} | ({} if region is None else {"region": np.array(region)})
                 np.savez_compressed(target / f"posterior{ending}.npz", **arrays)
             for name, value in metrics.items():
@@ -114,15 +115,6 @@ def explain(
     figures = {"images": total} | dict(sums)
     log.info("%s; written: %s", ", ".join(f"{name} {value:.5g}" for name, value in figures.items()), target)
     return figures
-
-
-def _inputs(model: ScoreModel, source: str | Path, resize: bool) -> list[ImageInputs]:
-    """The images, those of each size by themselves."""
-    if resize and None in model.shape:
-        raise UserError("--resize: the model takes images of any size; leave it out")
-    if resize or not model.any_size:
-        return [datasets.ImageInputs(source, cast(Shape, model.shape), resize, model.values)]
-    return datasets.inputs_by_size(source, cast(int, model.shape[0]), model.values)
 
 
 @dataclass(frozen=True)
@@ -297,7 +289,7 @@ def _write_batches(
             if region is not None:
                 _write_region(target, names[0], answer, region, inputs.shape)
             bar.update(len(names))
-            _write_pictures(target, names, arrays["mean"], "denoised", inputs.limits)
+            write_pictures(target, names, arrays["mean"], "denoised", inputs.limits)
             count += len(answer.mean)
             if answer.clean is not None:
                 sums["mse"] += float((answer.mean.cpu() - answer.clean).double().square().mean(1).sum())
@@ -307,15 +299,6 @@ def _write_batches(
     if clipped:
         log.warning("%d predicted variances are zero or negative, and were clipped", clipped)
     return {name: value / count for name, value in sums.items()}
-
-
-def _write_spreads(target: Path, inputs: ImageInputs, std: np.ndarray) -> None:
-    """A picture of the standard deviation of each image, white the largest of all."""
-    low, high = datasets.value_range(std.shape[1], inputs.limits)
-    parts = [slice(first, first + BATCH) for first in range(0, len(std), BATCH)]
-    largest = max(float(std[part].max()) for part in parts)
-    for part in parts:
-        _write_pictures(target, inputs.names[part], std[part] / largest * (high - low) + low, "std", inputs.limits)
 
 
 def _write_figures(target: Path, answer: Answer, inputs: ImageInputs, ending: str) -> None:
@@ -330,10 +313,10 @@ def _write_figures(target: Path, answer: Answer, inputs: ImageInputs, ending: st
     else:
         first = None if components is None else (components[0][:SHOWN], components[1][:SHOWN])
         overview = evaluation.posterior_figure(answer.posterior[:SHOWN], inputs.shape, clean, first or 0)
-    overview.savefig(target / f"overview{ending}.png", dpi=_dots(inputs.shape))
+    overview.savefig(target / f"overview{ending}.png", dpi=dots(inputs.shape))
     if answer.posterior is not None and components is not None:
         walks = evaluation.walk_figure(answer.posterior[:1], inputs.shape, components=components)
-        walks.savefig(target / f"walks{ending}.png", dpi=_dots(inputs.shape))
+        walks.savefig(target / f"walks{ending}.png", dpi=dots(inputs.shape))
 
 
 def _write_region(target: Path, name: str, answer: Answer, region: Region, shape: Shape) -> None:
@@ -346,21 +329,7 @@ def _write_region(target: Path, name: str, answer: Answer, region: Region, shape
         clean = image[:, :, top : top + height, left : left + width].flatten(1)
     part = (shape[0], height, width)
     figure = evaluation.posterior_figure(posterior, part, clean, answer.components or 0)
-    figure.savefig(target / f"{name}_components.png", dpi=_dots(part))
+    figure.savefig(target / f"{name}_components.png", dpi=dots(part))
     if answer.components is not None:
         walks = evaluation.walk_figure(posterior, part, components=answer.components)
-        walks.savefig(target / f"{name}_walks.png", dpi=_dots(part))
-
-
-def _dots(shape: Shape) -> int:
-    """An inch of a figure, so that about two are there for each pixel of an image, which is not as wide as an inch."""
-    return min(600, max(120, 5 * shape[2] // 2))
-
-
-def _write_pictures(
-    target: Path, names: list[str], images: np.ndarray, suffix: str, limits: datasets.Limits | None
-) -> None:
-    """A file for each of the images `(n, C, H, W)`, in the model's range."""
-    values, shape = torch.from_numpy(images).flatten(1), cast(Shape, images.shape[1:])
-    for name, pixels in zip(names, datasets.to_pixels(values, shape, limits), strict=True):
-        Image.fromarray(pixels).save(target / f"{name}_{suffix}.png")
+        walks.savefig(target / f"{name}_walks.png", dpi=dots(part))
