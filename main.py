@@ -111,10 +111,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
                       "place of the test set")  # fmt: skip
     mode.add_argument("--region", type=int, nargs=4, metavar=("TOP", "LEFT", "HEIGHT", "WIDTH"), help="with --input: "
                       "pixels whose principal components are taken, given the whole image")  # fmt: skip
+    mode.add_argument("--measure", metavar="HOW", help="with --input: these are measurements of pictures to be drawn, "
+                      "through a mask, a picture whose white pixels are known, blur:σ, or down:F; --noise is the "
+                      "standard deviation of their noise")  # fmt: skip
     mode.add_argument("--output", metavar="DIR", help="with --input: where its pictures go (default: input in the "
                       "run's image folder, or in RUN where there is no run folder)")  # fmt: skip
     mode.add_argument("--resize", action="store_true", help="with --input: make images of other sizes fit")
-    mode.add_argument("--clean", action="store_true", help="the images of --input are clean: add the noise first")
+    mode.add_argument("--clean", action="store_true", help="the images of --input are clean: add the noise first, "
+                      "or measure them")  # fmt: skip
     modes.add_argument("--resume_training", action="store_true", help="continue from the newest checkpoint")
 
     where = parser.add_argument_group("the run folder")
@@ -138,6 +142,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def check_together(parser: Parser, args: argparse.Namespace) -> None:
     """Refuses flags that need each other."""
+    if args.measure is not None:
+        check_measurement(parser, args)
     if args.output is not None and args.input is None:
         parser.error("argument --output: only with --input")
     if args.resize and args.input is None:
@@ -158,6 +164,18 @@ def check_together(parser: Parser, args: argparse.Namespace) -> None:
         parser.error("argument --clean: only with --input")
     if args.region is not None and args.input is None:
         parser.error("argument --region: only with --input")
+
+
+def check_measurement(parser: Parser, args: argparse.Namespace) -> None:
+    """Refuses what does not go with `--measure`."""
+    if args.input is None:
+        parser.error("argument --measure: only with --input")
+    if args.region is not None:
+        parser.error("argument --region: not with --measure")
+    if args.resize and not args.clean:
+        parser.error("argument --resize: with --measure only for --clean images")
+    if args.noise is None or "auto" in args.noise:
+        parser.error("argument --noise: a number is expected with --measure, of the noise of the measurements")
 
 
 def resolve(args: argparse.Namespace) -> tuple[Path, "Config"]:
@@ -191,7 +209,7 @@ def of_a_denoiser(args: argparse.Namespace) -> "Config | None":
     if not any(key.strip() == "model.denoiser" and models.is_external(value.strip()) for key, _, value in named):
         return None
     flags = {"seed": args.seed, "rank": args.rank, "comment": args.comment, "runner": args.runner, "noise": args.noise}
-    if args.noise == ["auto"]:
+    if args.noise == ["auto"] or args.measure is not None:
         del flags["noise"]
     config = configs.load(None if args.config is None else configs.find(args.config), args.overrides, **flags)
     return config if config.model.external and config.model.head == "none" else None
@@ -292,6 +310,7 @@ def explain_input(args: argparse.Namespace) -> None:
     import models
     from runners import distributed, run_folder
     from runners.explain import explain
+    from runners.measure import measure
 
     model: Path | models.ScoreModel
     if (bare := of_a_denoiser(args)) is not None:
@@ -304,8 +323,11 @@ def explain_input(args: argparse.Namespace) -> None:
             log_to(model, args.verbose)
     target = target if args.output is None else Path(args.output)
     device = distributed.join(args.device, together=False).device
-    sigma = None if args.noise is None else args.noise[0]
-    explain(model, args.input, target, args.clean, device, args.seed, sigma, args.resize, args.region)
+    if args.measure is not None:
+        measure(model, args.input, target, args.measure, args.noise[0], args.clean, device, args.seed, args.resize)
+    else:
+        sigma = None if args.noise is None else args.noise[0]
+        explain(model, args.input, target, args.clean, device, args.seed, sigma, args.resize, args.region)
 
 
 def main(arguments: list[str] | None = None) -> int:

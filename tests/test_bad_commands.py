@@ -191,6 +191,9 @@ FLAGS = {
     "--region 0 0 4 x": "argument --region: invalid int value: 'x'",
     "--region 0 0 4 1.5": "argument --region: invalid int value: '1.5'",
     "--test --region 0 0 4 4": "argument --region: only with --input",
+    "--measure blur:2": "argument --measure: only with --input",
+    "--measure": "argument --measure: expected one argument",
+    "--test --input x.png --measure blur:2": "argument --noise: a number is expected with --measure, of the noise",
     "--resize": "argument --resize: only with --input",
     "--clean": "argument --clean: only with --input",
     "--output o": "argument --output: only with --input",
@@ -329,6 +332,11 @@ ASKED = {
     "--region 0 -1 4 4": "--region 0 -1 4 4: good: a region of 4×4 pixels from (0, -1) on does not lie in a picture",
     "--region 0 0 0 4": "--region 0 0 0 4: good: a region of 0×4 pixels from (0, 0) on does not lie in a picture",
     "--noise auto --clean": "--noise auto: with --clean there is no noise yet to measure; give a number",
+    "--measure blur:2 --noise 0.1": "--measure: the model has scores at σ = 0.5 alone; one of a range of levels is",
+    "--measure x --noise 0.1": "--measure x: a mask picture, blur:σ or down:F is expected",
+    "--measure blur:2 --noise auto": "argument --noise: a number is expected with --measure, of the noise of the",
+    "--measure blur:2 --noise 0.1 --region 0 0 4 4": "argument --region: not with --measure",
+    "--measure blur:2 --noise 0.1 --resize": "argument --resize: with --measure only for --clean images",
     "--seed -1": "--seed -1: input should be greater than or equal to 0",
     "--rank 3": "small: no run folder; check --run, --doc and --rank",
     "--set rank=3": "--set rank=3: {folder} was trained with 4; leave it out, or give that",
@@ -346,6 +354,10 @@ FOREIGN = {
     "--noise 0.1 --resize": "--resize: the model takes images of any size; leave it out",
     "--noise 0.1 --region 8 3 4 4": "--region 8 3 4 4: good: a region of 4×4 pixels from (8, 3) on does not lie in a",
     "--noise auto --clean": "--noise auto: with --clean there is no noise yet to measure; give a number",
+    "--noise 0.1 --measure own_denoiser.py": "own_denoiser.py: cannot be read as an image (no known format)",
+    "--noise 0.1 --measure mask.png": "--measure mask.png: a mask of 5×4 pixels; 8×9 are expected, as the images have",
+    "--noise 0.1 --measure blur:-1": "--measure blur:-1: std is -1.0; a positive number of pixels is expected",
+    "--noise 0.1 --measure down:3 --clean": "--measure down:3: images of 8×9 cannot be divided into blocks of 3×3",
     "--noise 0.1 --input none.png": "none.png: no such file or folder",
     "--noise 0.1 --input flat.npy": "flat.npy: an array of shape (8, 9); pictures with 3 channel(s) are expected, (H,",
     "--noise 0.1 --output good.png": "good.png: cannot be written (File exists); --output DIR says where else",
@@ -451,6 +463,7 @@ def test_what_a_denoiser_cannot_be_asked(command, monkeypatch, flags):
     monkeypatch.delitem(sys.modules, "own_denoiser", raising=False)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     picture("good.png", "RGB", (9, 8))
+    picture("mask.png", "L", (4, 5))
     np.save("flat.npy", np.zeros((8, 9)))
     call = ["--runner", "UnetDSMRunner", "--test", "--device", "cpu", "--set", "model.denoiser=own_denoiser:model"]
     refuses(command, FOREIGN[flags], *call, "--input", "good.png", *shlex.split(flags))
