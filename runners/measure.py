@@ -85,7 +85,8 @@ def measure(
     `overview.png`. Of images of several sizes each has its own of these two.
 
     Where a model does not know the mean and the spread of its data, values are taken to be spread evenly from black to
-    white before anything is measured.
+    white before anything is measured. Without a second order the covariance of each step comes from hundreds of
+    products with the Jacobian of s1, which is for small pictures.
 
     Raises:
         UserError: where the images, the mask or the checkpoint can't be read or do not fit each other, the model is of
@@ -196,7 +197,9 @@ def _problems(
     try:
         groups = own_images(model, source, resize, factor)
     except UserError as error:  # a measurement of another size is of another picture
-        raise error if clean else UserError(str(error).removesuffix("; --resize makes them so")) from error
+        if clean:
+            raise
+        raise UserError(str(error).removesuffix("; --resize makes them so")) from error
     problems = []
     for inputs in groups:
         if (doubt := inputs.values.doubt(clean)) is not None:
