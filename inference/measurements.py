@@ -28,7 +28,8 @@ from models import Scores
 __all__ = ["conditional", "conditional_scores", "kalman_step", "ozaki_corrector"]
 
 STEPS = 20
-CORRECTION = 0.5  # of σ², the length of a corrector's step
+CORRECTION = 2.0  # of σ², the length of a corrector's step
+LARGEST_LEAP = 1.0  # of its exponents, where the density is convex
 
 
 class ConditionalStep(Protocol):
@@ -121,7 +122,7 @@ def ozaki_corrector(
     """
     noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
     given = conditional_scores(scores, y, operator, sigma_y)
-    return ozaki_step(given, x, length * scores.sigma**2, noise, tolerance=1e-3)
+    return ozaki_step(given, x, length * scores.sigma**2, noise, tolerance=1e-3, max_exponent=LARGEST_LEAP)
 
 
 def conditional(
