@@ -28,7 +28,7 @@ from models import Scores
 __all__ = ["conditional", "conditional_scores", "kalman_step", "ozaki_corrector"]
 
 STEPS = 20
-CORRECTION = 2.0  # of σ², the length of a corrector's step
+CORRECTION = 4.0  # of σ², the length of a corrector's step
 LARGEST_LEAP = 1.0  # of its exponents, where the density is convex
 
 

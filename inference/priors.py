@@ -21,7 +21,7 @@ __all__ = ["GaussianPrior", "noise_range", "prior_of"]
 RANK = 256
 NEWTON_STEPS = 3
 WIDE = 1e3  # a σ far above the spread of any density at hand, at which float64 still tells it
-LOWEST, HIGHEST = 0.01, 3.0  # of the levels at which a density is sampled, over its spread
+LOWEST, HIGHEST = 0.05, 3.0  # of the levels at which a density is sampled, over its spread
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def prior_of(model: ScoreModel | HasScores, like: Tensor) -> GaussianPrior:
 
 def noise_range(model: ScoreModel | HasScores) -> tuple[float, float]:
     """The lowest and the highest noise level at which a model is sampled: those that it has, or, of an exact density,
-    a hundredth and three times its largest standard deviation."""
+    a twentieth of and three times its largest standard deviation."""
     if isinstance(model, ScoreModel):
         return model.sigmas
     spread = float(prior_of(model, torch.empty(0, dtype=torch.float64)).variances.max().sqrt())
