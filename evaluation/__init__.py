@@ -12,7 +12,7 @@ from evaluation.chains import (
 )
 from evaluation.denoising import denoising_metrics, noisy_batches
 from evaluation.exact import score_errors
-from evaluation.likelihood import isotropic_log_score, ks_distance, log_score, log_scores
+from evaluation.likelihood import density_metrics, isotropic_log_score, ks_distance, log_score, log_scores
 from evaluation.plots import calibration_figure, image_rows, posterior_figure, score_fields, walk_figure
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "autocorrelation_time",
     "calibration_figure",
     "denoising_metrics",
+    "density_metrics",
     "effective_sample_size",
     "image_rows",
     "isotropic_log_score",

@@ -19,6 +19,9 @@ FULL: dict[str, list[list[str]]] = {
     "objectives": [["--data", "digits"]],
     "uncertainty": [[]],
     "second_order": [[]],
+    "likelihood": [[]],
+    "reverse": [[]],
+    "measurements": [[]],
     "mixing": [["--share", "0.25", "--image-grid", "0.1", "0.3", "0.6", "1.0"]],
     "ellipses": [[]],
     "diagonals": [[]],
@@ -31,8 +34,11 @@ FULL: dict[str, list[list[str]]] = {
 """For each experiment and benchmark, the arguments of each call of it."""
 
 NEEDED = {
-    "mnist_low_rank_shared.yml": {"uncertainty", "second_order", "mixing", "diagonals", "components", "trajectories"},
-    "cifar10_diagonal_shared.yml": {"diagonals"},
+    "mnist_low_rank_shared.yml": {
+        *("uncertainty", "second_order", "likelihood", "reverse", "measurements"),
+        *("mixing", "diagonals", "components", "trajectories"),
+    },
+    "cifar10_diagonal_shared.yml": {"diagonals", "likelihood", "measurements"},
 }
 """Configurations whose data the full settings need, and the experiments that need them."""
 
@@ -46,6 +52,9 @@ QUICK: dict[str, list[list[str]]] = {
     "objectives": [["--noise", "0.5", "--seeds", "0", "--set", "max_steps=300", "--run", f"{RUN}/objectives"]],
     "uncertainty": [["--data", "digits"]],
     "second_order": [["--data", "digits", "--minutes", "0.03", "--run", f"{RUN}/second_order"]],
+    "likelihood": [["--models", DIGITS, "--images", "20", "--slow", "5", "--bounded", "5"]],
+    "reverse": [["--model", DIGITS, "--images", "20", "--points", "500", "--steps", "5", "10", "--samples", "50"]],
+    "measurements": [["--models", DIGITS, "--images", "4", "--samples", "4", "--points", "300", "--mixtures", "1"]],
     "mixing": [["--targets", "normal_2", "normal_50", "gaussians", "images", "--images", DIGITS, "--share", "0.1"]],
     "ellipses": [["--steps", "1000", "--run", f"{RUN}/ellipses"]],
     "diagonals": [["--data", "digits", "--noise", "0.3", "1.0", "--steps", "400", "--run", f"{RUN}/diagonals"]],

@@ -5,6 +5,7 @@ from torch import Tensor
 
 import datasets
 from datasets import ImageData
+from models import ScoreModel
 from runners.runner import Runner
 
 __all__ = ["ImageRunner"]
@@ -21,6 +22,15 @@ class ImageRunner(Runner[ImageData]):
         clean = next(datasets.batches(self.test_data, indices[None]))
         noise = torch.randn(clean.shape, generator=datasets.generator_of(self.config.seed))
         return clean, clean + sigma * noise.to(clean.device)
+
+    def evaluate_density(self, model: ScoreModel) -> dict:
+        """The likelihood of test images; nothing where the spread of the data is not known, or it is that of images of
+        any size, whose prior says little."""
+        import evaluation
+
+        if self.config.data.std is None or self.config.model.external:
+            return {}
+        return evaluation.density_metrics(model, self.test_data, self.config.seed)
 
     def pictures(self, values: Tensor) -> Tensor:
         """Values of the model `(n, D)` as pictures `(n, C, H, W)` in [0, 1], on the CPU."""

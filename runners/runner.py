@@ -16,7 +16,7 @@ from configs import Config, UserError
 from datasets import DensityData, ImageData
 from linalg import SymmetricMatrix
 from losses import Perturbation
-from models import Networks, Scores
+from models import Networks, ScoreModel, Scores
 from runners import locks, precision, run_folder, training
 from runners.distributed import World
 from runners.external import completed
@@ -91,6 +91,10 @@ class Runner(Generic[Data]):
     def evaluate(self, scores: Scores, picture: Path) -> dict:
         """The metrics of `--test` over the whole test set; draws the picture into the file `picture`."""
         raise NotImplementedError
+
+    def evaluate_density(self, model: ScoreModel) -> dict:
+        """The metrics of `--test` of a range of noise levels that are of no single one."""
+        return {}
 
     # --- the data ---
 
@@ -286,6 +290,10 @@ class Runner(Generic[Data]):
                 metrics |= measured
             else:
                 metrics.setdefault("levels", []).append({"noise": sigma, **measured})
+        if len(levels) > 1:
+            model = models.score_model(network, self.config, self.test_data.shape)
+            metrics |= (measured := self.evaluate_density(model))
+            log.info("the density at σ = %.3g:\n%s", levels[0], in_lines(measured))
         path = write_metrics(self.folder, metrics)
         log.info("written: %s and %s", path, self.images)
         return metrics
