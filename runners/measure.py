@@ -22,7 +22,7 @@ import inference
 from configs import Config, UserError
 from datasets import ImageInputs
 from datasets.pictures import cover, open_picture
-from inference import GaussianPrior
+from inference import GaussianPrior, guidance
 from inference.operators import Blur, Downsample, Mask, Operator
 from models import ScoreModel
 from runners.collected import Collected, collected_in
@@ -85,8 +85,8 @@ def measure(
     `overview.png`. Of images of several sizes each has its own of these two.
 
     Where a model does not know the mean and the spread of its data, values are taken to be spread evenly from black to
-    white before anything is measured. Without a second order the covariance of each step comes from hundreds of
-    products with the Jacobian of s1, which is for small pictures.
+    white before anything is measured. Without a second order, for which products with the Jacobian of s1 would take
+    minutes, pseudo-inverse guidance stands for the Kalman update (`inference.guidance.pigdm_step`).
 
     Raises:
         UserError: where the images, the mask or the checkpoint can't be read or do not fit each other, the model is of
@@ -220,6 +220,13 @@ def _prior(model: ScoreModel, shape: Shape) -> GaussianPrior | None:
     return GaussianPrior.isotropic((low + high) / 2, (high - low) / math.sqrt(12), math.prod(shape))
 
 
+def _std(model: ScoreModel, problem: Problem) -> float:
+    """Of the values of clean pictures."""
+    if problem.prior is not None:
+        return problem.prior.rest**0.5
+    return cast(float, cast(Config, model.config).data.std)
+
+
 # --- computing ---
 
 
@@ -267,6 +274,8 @@ def _answers(
         problem: what is asked.
     """
     operator = problem.operator
+    first_order = model.at(model.sigmas[0], problem.shape).s2 is None
+    step = partial(guidance.pigdm_step, std=_std(model, problem)) if first_order else inference.kalman_step
     size = max(1, min(BATCH, ENTRIES // math.prod(problem.shape)) // SAMPLES)
     for values in problem.inputs.batches(size):
         measured = operator(values) if clean or isinstance(operator, Mask) else values
@@ -278,6 +287,8 @@ def _answers(
                 measured.repeat_interleave(SAMPLES, dim=0),
                 operator,
                 sigma_y,
+                step=step,
+                corrector=not first_order,
                 seed=next(seeds),
                 prior=problem.prior,
             )

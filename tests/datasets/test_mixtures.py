@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import datasets
-from datasets import GaussianMixture, LogisticMixture, Mixture, UniformMixture
+from datasets import GaussianMixture, LogisticMixture, Mixture, UniformMixture, mixtures
 
 close = torch.testing.assert_close
 
@@ -243,3 +243,13 @@ def test_points_of_another_size_are_refused_by_name(density):
     assert scores.shape == (2,)
     with pytest.raises(ValueError, match=r"points of shape \(6, 3\); a tensor \(B, 2\) is expected"):
         scores(torch.zeros(6, 3))
+
+
+@pytest.mark.parametrize("sigma", [2.0, 5.0])
+def test_noisy_logistics_far_above_their_scale_are_those_of_the_other_integral(monkeypatch, sigma):
+    density = LogisticMixture([1.0, 2.0], [[0.0, 1.0], [-1.0, 0.5]], [[0.1, 0.2], [0.15, 0.1]])
+    x = 3 * torch.randn(20, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    wide = density.marginals(x, sigma)
+    monkeypatch.setattr(mixtures, "WIDE", math.inf)
+    for ours, other in zip(wide, density.marginals(x, sigma), strict=True):
+        close(ours, other, rtol=1e-8, atol=1e-8)
