@@ -158,16 +158,16 @@ def errors(model: ScoreModel, x: Tensor, seed: int) -> list[dict]:
     return rows
 
 
-def figure(measured: dict[str, list[dict]]) -> Figure:
-    """The traces over σ², less the error of the denoiser, over the noise level."""
-    drawn = Figure(figsize=(4.5 * len(measured), 3.6), layout="constrained")
-    for axis, (name, rows) in zip(drawn.subplots(1, len(measured), squeeze=False)[0], measured.items(), strict=True):
-        noise = [one["noise"] for one in rows]
-        for key, label in {"head": "trace of s2 (ours)", "jacobian": "trace of the Jacobian"}.items():
-            axis.plot(noise, [one[key] / one["mse"] for one in rows], marker="o", label=label)
-        axis.axhline(1, color="black", lw=0.8, ls=":")
-        axis.set(xscale="log", xlabel="σ", ylabel="predicted over actual squared error", title=name)
-        axis.legend()
+def figure(rows: list[dict]) -> Figure:
+    """The traces over the squared error of the denoiser, over the noise level."""
+    drawn = Figure(figsize=(4.5, 3.6), layout="constrained")
+    axis = drawn.subplots()
+    noise = [row["noise"] for row in rows]
+    for key, label in {"head": HEAD, "jacobian": "trace of the Jacobian"}.items():
+        axis.plot(noise, [row[key] / row["mse"] for row in rows], marker="o", label=label)
+    axis.axhline(1, color="black", lw=0.8, ls=":")
+    axis.set(xscale="log", xlabel="σ", ylabel="predicted over actual squared error")
+    axis.legend()
     return drawn
 
 
@@ -191,7 +191,6 @@ def main(arguments: list[str] | None = None) -> None:
     device = distributed.join(args.device).device
     settings = {"tolerance": TOLERANCE, "seed": args.seed, "models": " ".join(map(str, args.models))}
     rows: list[dict] = []
-    traces: dict[str, list[dict]] = {}
     for folder in args.models:
         model = models.load(folder, device)
         assert model.config is not None  # what is loaded from a folder has one
@@ -199,14 +198,16 @@ def main(arguments: list[str] | None = None) -> None:
         fitted = next(datasets.batches(train, datasets.training_order(train, 0, 0)[None, :FITTED]))
         x = next(datasets.batches(test, torch.arange(min(args.images, len(test)))[None]))
         limits = datasets.value_range(test.shape[0], test.limits)
-        traces[folder.name] = errors(model, x[: args.slow], args.seed)
-        for level in traces[folder.name]:
+        levels = errors(model, x[: args.slow], args.seed)
+        for level in levels:
             print_progress(level)
+        picture = save_figure(args.results / f"likelihood_{folder.name}.png", figure(levels))
         measured = compare(model, x, args.slow, args.bounded, limits, GaussianPrior.fitted(fitted), args.seed)
-        rows += [{"data": folder.name} | one for one in measured]
-        path = save_table(args.results / "likelihood.csv", rows, settings, device)
+        own = [{"data": folder.name} | one for one in measured]
+        path = save_table(args.results / f"likelihood_{folder.name}.csv", own, settings, device)
+        print("written:", path, picture)
+        rows += own
     print(summarise(rows))
-    print("written:", path, save_figure(args.results / "likelihood.png", figure(traces)))
 
 
 if __name__ == "__main__":

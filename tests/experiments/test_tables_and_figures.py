@@ -42,7 +42,7 @@ WRITES = {
     "objectives": {"objectives_digits.csv"},
     "uncertainty": {"uncertainty.csv"},
     "second_order": {"second_order_digits.csv"},
-    "likelihood": {"likelihood.csv", "likelihood.png"},
+    "likelihood": {"likelihood_digits.csv", "likelihood_digits.png"},
     "reverse": {"reverse.csv", "reverse.png"},
     "measurements": {
         *("measurements_mixtures_near.csv", "measurements_mixtures_apart.csv"),

@@ -14,6 +14,7 @@ from tests.conftest import ROOT
 
 SMALL = {
     "any_denoiser": "size, region, iterations, probes = 32, (4, 4, 8, 8), 2, 2",
+    "diffusion_with_covariance": "levels, shown, answers, sent = 3, 3, 2, 4",
     "mnist_uncertainty": "shown, tested, compared = 2, 40, 2",
     "cifar10_uncertainty": "shown, tested, probes = 2, 40, (1, 4)",
     "ozaki_sampling": 'steps, chains, compared, grid, share, image_steps = 40, 8, ("normal_2",), [1.0], 0.01, 2',
