@@ -20,7 +20,7 @@ from datasets.seeds import generator_of
 from inference.arguments import points_of, positive_number
 from inference.levels import HasScores, descending, scores_at
 from inference.posteriors import Posterior, posterior
-from inference.priors import GaussianPrior, prior_of
+from inference.priors import GaussianPrior, prior_for
 from inference.reverse import CovarianceOf
 from linalg import DiagonalPlusLowRank, SymmetricMatrix
 
@@ -91,7 +91,7 @@ def variational_bounds(
     levels = descending(sigmas)
     scores = [scores_at(model, sigma) for sigma in levels]
     x = points_of(scores[0], x, "x")
-    prior = prior_of(model, x) if prior is None else prior.to(x)
+    prior = prior_for(model, x, prior)
     spacing = positive_number("the distance of black and white", limits[1] - limits[0]) / (values - 1)
     generator = generator_of(seed, x.device)
     steps = {name: x.new_zeros(len(x), dtype=torch.float64) for name in covariances}

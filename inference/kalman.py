@@ -62,23 +62,22 @@ class Measured:
         return self.covariance @ self.operator.transposed(self.solve(v[:, :, None])[:, :, 0])
 
     def solve(self, v: Tensor) -> Tensor:
-        """`S⁻¹ v` for blocks `(B, m, k)`: by Woodbury's identity where C is diagonal plus low rank and A has disjoint
-        rows, by a Cholesky factor where there are few measurements, and else by conjugate gradients."""
+        """`S⁻¹ v` for blocks `(B, m, k)`: by a Cholesky factor where there are few measurements, by Woodbury's identity
+        where C is diagonal plus low rank and A has disjoint rows, and else by conjugate gradients."""
         if isinstance(self._innovation, SymmetricMatrix):
             return self._innovation.solve(v)
         return conjugate_gradients(self._innovation, v, self._innovation_diagonal, TOLERANCE)
 
     @cached_property
     def _innovation(self) -> "SymmetricMatrix | _Innovation":
-        C, variance = self.covariance, self.sigma_y**2
+        C, variance, count = self.covariance, self.sigma_y**2, self.operator.shape[0]
+        products = _Innovation(C, self.operator, variance)
+        if count <= DENSE_UP_TO:
+            full = products @ torch.eye(count, dtype=C.dtype, device=C.device).expand(len(C), -1, -1)
+            return Dense((full + full.mT) / 2)
         if isinstance(C, DiagonalPlusLowRank) and self.operator.disjoint:
             return DiagonalPlusLowRank(self.operator.squares(C.alpha) + variance, self.operator.columns(C.beta))
-        products = _Innovation(C, self.operator, variance)
-        if self.operator.shape[0] > DENSE_UP_TO:
-            return products
-        identity = torch.eye(self.operator.shape[0], dtype=C.dtype, device=C.device).expand(len(C), -1, -1)
-        full = products @ identity
-        return Dense((full + full.mT) / 2)
+        return products
 
     @cached_property
     def _innovation_diagonal(self) -> Tensor:

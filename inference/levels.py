@@ -1,6 +1,6 @@
 """Noise levels from the widest to the narrowest."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Protocol
 
@@ -20,7 +20,7 @@ class HasScores(Protocol):
         """The scores at noise level σ."""
 
 
-def descending(sigmas: Sequence[float]) -> list[float]:
+def descending(sigmas: Iterable[float]) -> list[float]:
     """Noise levels, checked.
 
     Raises:

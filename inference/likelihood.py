@@ -8,7 +8,7 @@ and q_high is nearly Gaussian. With a head for s2 the trace comes with the score
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal, cast
 
@@ -19,7 +19,7 @@ from torchdiffeq import odeint
 from datasets.seeds import generator_of
 from inference.arguments import points_of, positive_number, whole_number
 from inference.levels import HasScores, scores_at
-from inference.priors import GaussianPrior, noise_range, prior_of
+from inference.priors import GaussianPrior, noise_range, prior_for, prior_of
 from linalg import Jacobian
 from losses.perturbation import noise_level
 from models import ScoreModel, Scores
@@ -78,6 +78,8 @@ def log_likelihood(
     Source: Song et al., ICLR 2021, appendix D; Chen et al., *FFJORD*, for Hutchinson's estimate, Grathwohl et al., ICLR
         2019.
     """
+    if sigmas is not None and (not isinstance(sigmas, Sequence) or len(sigmas) != 2):
+        raise ValueError(f"sigmas is {sigmas!r}; the lowest and the highest level are expected")
     low, high = _range_of(model) if sigmas is None else (noise_level(sigmas[0], zero=True), noise_level(sigmas[1]))
     if not low < high:
         raise ValueError(f"sigmas is {(low, high)}; the lowest and the highest level are expected, in this order")
@@ -85,12 +87,14 @@ def log_likelihood(
     whole_number("probes", probes, least=1)
     scores = scores_at(model, low)
     x = points_of(scores, x, "x")
-    prior = prior_of(model, x) if prior is None else prior.to(x)
+    prior = prior_for(model, x, prior)
     kind = _trace_of(scores, x.shape[1], trace)
     trace_of = TRACES.get(kind)
     if trace_of is None:
         signs = torch.randint(2, (x.shape[1], probes), generator=generator_of(seed, x.device), device=x.device) * 2 - 1
         trace_of = partial(_by_probes, signs.to(x))
+    if not len(x):
+        return x.new_empty(0)
     parts = x.split(max(1, BATCH // x.shape[1]))
     return torch.cat([_solved(model, part, low, high, prior, trace_of, tolerance) for part in parts])
 

@@ -5,21 +5,22 @@ draws a clean point from that, and a less noisy one from the bridge to it. Nothi
 denoiser.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import partial
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from datasets.seeds import generator_of
-from inference.arguments import points_of, positive_number
+from inference.arguments import points_of, positive_number, whole_number
 from inference.driver import Step, run
 from inference.kalman import Measured
 from inference.levels import HasScores, descending, geometric, scores_at
 from inference.operators import Operator
 from inference.posteriors import posterior
-from inference.priors import GaussianPrior, noise_range, prior_of
+from inference.priors import GaussianPrior, noise_range, prior_for
 from inference.reverse import CovarianceOf, bridge, full_covariance
 from inference.samplers import ozaki_step
 from linalg import SymmetricMatrix
@@ -131,7 +132,7 @@ def conditional(
     operator: Operator,
     sigma_y: float,
     *,
-    steps: int | Sequence[float] = STEPS,
+    steps: int | Iterable[float] = STEPS,
     step: ConditionalStep = kalman_step,
     corrector: bool = False,
     prior: GaussianPrior | None = None,
@@ -144,7 +145,8 @@ def conditional(
 
     Args:
         model: has scores at every level; of images of one size, see `ScoreModel.sized`.
-        y: measurements, `(B, m)`, in the units of the data; repeat one for several samples.
+        y: measurements, `(B, m)`, a tensor or an array of floats, in the units of the data; repeat one for several
+            samples.
         operator: A, of `inference.operators`.
         sigma_y: σ_y > 0.
         steps: how many, in equal ratios of the noise levels of the model, or the levels themselves, descending; the
@@ -167,9 +169,12 @@ def conditional(
     """
     positive_number("sigma_y", sigma_y)
     low, high = noise_range(model)
-    levels = geometric(low, high, steps) if isinstance(steps, int) else descending(steps)
+    if isinstance(steps, Iterable):
+        levels = descending(steps)
+    else:
+        levels = geometric(low, high, whole_number("steps", steps, least=1))
     y = _measurements(y, operator, scores_at(model, levels[0]))
-    prior = prior_of(model, y) if prior is None else prior.to(y)
+    prior = prior_for(model, y.new_empty(0, operator.shape[1]), prior)
     generator = generator_of(seed, y.device)
     known: dict[str, Any] = {"y": y, "operator": operator, "sigma_y": float(sigma_y), "generator": generator}
     first = [0] * len(y)
@@ -197,6 +202,7 @@ def _measurements(y: Tensor, operator: Operator, scores: Scores) -> Tensor:
         ValueError: where it is not measurements of such points.
     """
     count, dimension = operator.shape
+    y = torch.as_tensor(y) if isinstance(y, np.ndarray) else y
     if not isinstance(y, Tensor) or y.ndim != 2 or y.shape[1] != count or not y.is_floating_point():
         given = f"shape {tuple(y.shape)}" if isinstance(y, Tensor) else f"type {type(y).__name__}"
         raise ValueError(f"y has {given}; floats (B, {count}) are expected, a measurement in each row")

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inference.arguments import positive_number, whole_number
+
 __all__ = ["Blur", "Dense", "Downsample", "Mask", "Operator"]
 
 Shape = tuple[int, ...]
@@ -105,14 +107,15 @@ class Downsample(Operator):
         shape: of an image, `(C, H, W)`.
 
     Raises:
-        ValueError: where the sides of the image are no multiples of the factor.
+        ValueError: where the factor is no whole number from 1, or the sides of the image are no multiples of it.
     """
 
     disjoint = True
 
     def __init__(self, factor: int, shape: Shape):
         channels, height, width = shape
-        if factor < 1 or height % factor or width % factor:
+        whole_number("factor", factor, least=1)
+        if height % factor or width % factor:
             raise ValueError(f"images of {height}×{width} cannot be divided into blocks of {factor}×{factor} pixels")
         self.factor, self.image = int(factor), tuple(shape)
         self.measured_shape = channels, height // factor, width // factor
@@ -146,8 +149,7 @@ class Blur(Operator):
     disjoint = False
 
     def __init__(self, std: float, shape: Shape):
-        if not 0 < std < float("inf"):
-            raise ValueError(f"std is {std}; a positive number of pixels is expected")
+        positive_number("std", std)
         self.tall, self.wide = (_gaussian_weights(size, std) for size in shape[1:])
         self.measured_shape = tuple(shape)
         self.shape = int(np.prod(shape)), int(np.prod(shape))

@@ -12,11 +12,12 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from inference.arguments import whole_number
 from inference.levels import HasScores, scores_at
 from linalg import DiagonalPlusLowRank
 from models import ScoreModel, Scores
 
-__all__ = ["GaussianPrior", "noise_range", "prior_of"]
+__all__ = ["GaussianPrior", "noise_range", "prior_for", "prior_of"]
 
 RANK = 256
 NEWTON_STEPS = 3
@@ -55,12 +56,14 @@ class GaussianPrior:
             rank: how many directions, at most; the rest has the mean of the other variances.
 
         Raises:
-            ValueError: where there are fewer than two points.
+            ValueError: where there are fewer than two points, or they are no floats, or the rank is no whole number.
 
         Source: Tipping and Bishop, *Probabilistic principal component analysis*, J. R. Stat. Soc. B 1999.
         """
-        if points.ndim != 2 or len(points) < 2:
-            raise ValueError(f"points have shape {tuple(points.shape)}; (N, D) is expected, N at least 2")
+        if points.ndim != 2 or len(points) < 2 or not points.is_floating_point():
+            given = f"shape {tuple(points.shape)} and type {points.dtype}"
+            raise ValueError(f"points have {given}; floats (N, D) are expected, N at least 2")
+        whole_number("rank", rank)
         mean = points.mean(0)
         _, singular, axes = torch.linalg.svd(points - mean, full_matrices=False)
         variances = singular.square() / (len(points) - 1)
@@ -131,6 +134,18 @@ class GaussianPrior:
         offset = x - self.mean
         along = offset @ self.directions
         return along, offset - along @ self.directions.T
+
+
+def prior_for(model: ScoreModel | HasScores, x: Tensor, prior: GaussianPrior | None) -> GaussianPrior:
+    """The prior of points like x `(B, D)`: the one given, or that of the model.
+
+    Raises:
+        ValueError: where it is of another dimension, or none is given and none is known.
+    """
+    prior = prior_of(model, x) if prior is None else prior.to(x)
+    if prior.dimension != x.shape[1]:
+        raise ValueError(f"the prior is of D = {prior.dimension}; one of D = {x.shape[1]} is expected")
+    return prior
 
 
 def prior_of(model: ScoreModel | HasScores, like: Tensor) -> GaussianPrior:

@@ -356,7 +356,7 @@ FOREIGN = {
     "--noise auto --clean": "--noise auto: with --clean there is no noise yet to measure; give a number",
     "--noise 0.1 --measure own_denoiser.py": "own_denoiser.py: cannot be read as an image (no known format)",
     "--noise 0.1 --measure mask.png": "--measure mask.png: a mask of 5×4 pixels; 8×9 are expected, as the images have",
-    "--noise 0.1 --measure blur:-1": "--measure blur:-1: std is -1.0; a positive number of pixels is expected",
+    "--noise 0.1 --measure blur:-1": "--measure blur:-1: std is -1.0; a positive, finite number is expected",
     "--noise 0.1 --measure down:3 --clean": "--measure down:3: images of 8×9 cannot be divided into blocks of 3×3",
     "--noise 0.1 --input none.png": "none.png: no such file or folder",
     "--noise 0.1 --input flat.npy": "flat.npy: an array of shape (8, 9); pictures with 3 channel(s) are expected, (H,",

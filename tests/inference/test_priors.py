@@ -67,5 +67,5 @@ def test_what_is_not_known_is_asked_for():
     assert noise_range(model) == (0.1, 1.0)
     with pytest.raises(ValueError, match="give a prior, such as"):
         prior_of(model, torch.zeros(1))
-    with pytest.raises(ValueError, match=r"\(N, D\) is expected, N at least 2"):
+    with pytest.raises(ValueError, match=r"floats \(N, D\) are expected, N at least 2"):
         GaussianPrior.fitted(torch.zeros(1, 3))
