@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 SAMPLES = 8
 SHOWN_SAMPLES = 3
 FORMS = "a mask picture, blur:σ or down:F is expected"
+CORRECTED_UP_TO = 1024  # entries of a picture up to which a corrector takes no minutes
 WHITE = 128  # of a mask's 256 grey levels, the darkest that counts as white
 
 
@@ -288,7 +289,7 @@ def _answers(
                 operator,
                 sigma_y,
                 step=step,
-                corrector=not first_order,
+                corrector=not first_order and math.prod(problem.shape) <= CORRECTED_UP_TO,
                 seed=next(seeds),
                 prior=problem.prior,
             )
