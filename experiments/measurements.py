@@ -202,8 +202,9 @@ def of_images(
     samples: int,
 ) -> tuple[list[dict], dict[str, dict[str, Tensor]]]:
     """A row for each task and method, at equal `calls` and, for the others, at the time that ours takes (a corrector
-    is left out of more than 1024 entries, where it takes minutes): `psnr` in dB of the mean of the samples, `coverage_90`, the share of entries in the central interval of the
-    samples' mean and standard deviation, `milliseconds` a sample.
+    is left out of more than 1024 entries, where it takes minutes): `psnr` in dB of the mean of the samples,
+    `coverage_90`, the share of entries in the central interval of the samples' mean and standard deviation,
+    `milliseconds` a sample.
 
     Args:
         model: of images.

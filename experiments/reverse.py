@@ -188,19 +188,28 @@ def of_densities(points: int, steps: Sequence[int], seed: int) -> list[dict]:
 
 
 def figure(rows: list[dict]) -> Figure:
-    """Bits an entry over ours, and distances, over the number of steps."""
-    groups = [("bits", "bits an entry"), ("distance", "sliced Wasserstein distance")]
-    shown = [(key, label, [row for row in rows if row.get(key) is not None and row["steps"]]) for key, label in groups]
-    panels = [(key, label, part, name) for key, label, part in shown for name in dict.fromkeys(r["data"] for r in part)]
-    drawn = Figure(figsize=(4 * len(panels), 4), layout="constrained")
-    axes = drawn.subplots(1, len(panels), squeeze=False)[0]
-    for axis, (key, label, part, name) in zip(axes, panels, strict=True):
-        for method in dict.fromkeys(row["method"] for row in part):
-            line = [(r["steps"], r[key]) for r in part if r["method"] == method and r["data"] == name]
-            axis.plot(*zip(*line, strict=True), marker="o", label=method) if line else None
-        axis.set(xscale="log", xlabel="calls of the network", ylabel=label, title=name)
-        axis.set(yscale="log") if key == "distance" else None
-        axis.legend(fontsize="x-small")
+    """Bits an entry of the steps, and distances, over the calls of the network: a panel for each kind of data."""
+    groups = {"bits_of_steps": "bits an entry, of the steps", "distance": "sliced Wasserstein distance"}
+    panels = [
+        (key, label, name)
+        for key, label in groups.items()
+        for name in dict.fromkeys(row["data"] for row in rows if row[key] is not None)
+    ]
+    methods = list(dict.fromkeys(row["method"] for row in rows if row["steps"]))
+    columns = -(-len(panels) // 2)
+    drawn = Figure(figsize=(4 * columns, 7), layout="constrained")
+    lines = {}
+    axes = drawn.subplots(2, columns, squeeze=False).flatten().tolist()
+    for empty in axes[len(panels) :]:
+        empty.set_axis_off()
+    for axis, (key, label, name) in zip(axes, panels, strict=False):
+        for number, method in enumerate(methods):
+            known = [r for r in rows if (r["data"], r["method"]) == (name, method) and r[key] is not None]
+            if known:
+                steps, values = [r["steps"] for r in known], [r[key] for r in known]
+                (lines[method],) = axis.plot(steps, values, marker="o", color=f"C{number % 10}", ls="-:"[number // 10])
+        axis.set(xscale="log", yscale="log", xlabel="calls of the network", ylabel=label, title=name)
+    drawn.legend(list(lines.values()), list(lines), loc="outside right center")
     return drawn
 
 
