@@ -14,7 +14,6 @@ from typing import Literal, cast
 
 import torch
 from torch import Tensor
-from torchdiffeq import odeint
 
 from datasets.seeds import generator_of
 from inference.arguments import points_of, positive_number, whole_number
@@ -170,6 +169,8 @@ def _solved(
 ) -> Tensor:
     """The integral, in u with `σ = s sinh u`, which is smooth at 0 and logarithmic far out; s is the lowest level, or
     the standard deviation of the data where that is 0."""
+    from torchdiffeq import odeint  # with scipy behind it a quarter of a second, at every start of the program
+
     dimension = x.shape[1]
     variance = float(prior.covariance.trace()) / dimension
     unit = low or variance**0.5

@@ -168,11 +168,10 @@ def conditional(
     Source: ours.
     """
     positive_number("sigma_y", sigma_y)
-    low, high = noise_range(model)
     if isinstance(steps, Iterable):
         levels = descending(steps)
     else:
-        levels = geometric(low, high, whole_number("steps", steps, least=1))
+        levels = geometric(*noise_range(model), whole_number("steps", steps, least=1))
     y = _measurements(y, operator, scores_at(model, levels[0]))
     prior = prior_for(model, y.new_empty(0, operator.shape[1]), prior)
     generator = generator_of(seed, y.device)

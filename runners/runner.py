@@ -290,9 +290,9 @@ class Runner(Generic[Data]):
                 metrics |= measured
             else:
                 metrics.setdefault("levels", []).append({"noise": sigma, **measured})
-        if len(levels) > 1:
-            model = models.score_model(network, self.config, self.test_data.shape)
-            metrics |= (measured := self.evaluate_density(model))
+        model = models.score_model(network, self.config, self.test_data.shape)
+        if len(levels) > 1 and (measured := self.evaluate_density(model)):
+            metrics |= measured
             log.info("the density at σ = %.3g:\n%s", levels[0], in_lines(measured))
         path = write_metrics(self.folder, metrics)
         log.info("written: %s and %s", path, self.images)
