@@ -14,16 +14,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from inference.kalman import Measured
 from inference.operators import Operator
 from inference.reverse import bridge
 from inference.tweedie import posterior_mean
-from linalg import conjugate_gradients
+from linalg import DiagonalPlusLowRank
 from models import Scores
 
 __all__ = ["dps_step", "pigdm_step", "tmpd_step"]
 
 EXACT_UP_TO = 64  # measurements up to which TMPD's matrix is taken in full
-TOLERANCE = 1e-4
 
 
 def dps_step(
@@ -80,8 +80,9 @@ def pigdm_step(
     """
     denoised, pull_back = _denoised(scores, x)
     variance = (scores.sigma * std) ** 2 / (scores.sigma**2 + std**2)
-    innovation = _Isotropic(operator, variance, sigma_y**2)
-    moved = pull_back(operator.transposed(innovation.solve(y - operator(denoised))))
+    measured = Measured(denoised, DiagonalPlusLowRank(torch.full_like(x, variance)), operator, sigma_y)
+    solved = measured.solve((y - operator(denoised))[:, :, None])[:, :, 0]
+    moved = pull_back(operator.transposed(solved))
     return bridge(denoised + scores.sigma**2 * moved, x, scores.sigma, sigma_next, generator)
 
 
@@ -129,20 +130,3 @@ def _denoised(scores: Scores, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Ten
         return torch.autograd.grad(denoised, point, v, retain_graph=True)[0]
 
     return denoised.detach(), pull_back
-
-
-class _Isotropic:
-    """`r² A Aᵀ + σ_y² I`."""
-
-    def __init__(self, operator: Operator, variance: float, noise: float):
-        self.operator, self.variance, self.noise = operator, variance, noise
-
-    def __matmul__(self, v: Tensor) -> Tensor:
-        return self.variance * self.operator.columns(self.operator.transposed_columns(v)) + self.noise * v
-
-    def solve(self, v: Tensor) -> Tensor:
-        ones = torch.ones(len(v), self.operator.shape[1], dtype=v.dtype, device=v.device)
-        diagonal = self.variance * self.operator.squares(ones) + self.noise
-        if self.operator.disjoint:
-            return v / diagonal
-        return conjugate_gradients(self, v[:, :, None], diagonal, TOLERANCE)[:, :, 0]
