@@ -23,10 +23,10 @@ from inference.posteriors import Posterior, posterior
 from inference.priors import GaussianPrior, prior_for
 from inference.reverse import CovarianceOf
 from linalg import DiagonalPlusLowRank, SymmetricMatrix
+from linalg.tapered import FACTORISED_UP_TO
 
 __all__ = ["Bound", "variational_bounds"]
 
-FACTORISED_UP_TO = 4096
 ENTRIES = 2**24  # of the matrices that are factorised at a time
 
 
