@@ -9,7 +9,7 @@ import statistics
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +24,18 @@ import runners
 from configs import Config, UserError
 from datasets import ImageData
 from losses import OBJECTIVES
-from models import Scores
+from models import ScoreModel, Scores
 from runners import run_folder
 from runners.distributed import World
 from runners.metrics import read_metrics, write_figure
 
 __all__ = [
     "SECOND_ORDER",
+    "OpenedImages",
     "argument_parser",
     "image_test_set",
     "machine",
+    "open_images",
     "open_run",
     "over_seeds",
     "print_progress",
@@ -55,6 +57,8 @@ def seed_number(text: str) -> int:
         pass
     raise argparse.ArgumentTypeError(f"{text} is no seed; a whole number from 0 to 2⁶³ − 1 is expected")
 
+
+FITTED = 10_000
 
 SHARED: dict[str, dict[str, Any]] = {
     "device": {"help": "cuda, cuda:N, mps or cpu; the best of this machine where it is left out"},
@@ -115,6 +119,44 @@ def open_run(
     config = model.config
     assert config is not None  # what is loaded from a folder has one
     return model.at(config.sigmas[0] if sigma is None else sigma), config, image_test_set(config, device, count)
+
+
+@dataclass(frozen=True)
+class OpenedImages:
+    """A trained model of images, and the images that an experiment takes.
+
+    Attributes:
+        model: of a range of noise levels.
+        test: the first test images, `(B, D)`.
+        train: up to 10,000 training images, `(N, D)`, always the same.
+        shape: of an image, `(C, H, W)`.
+        limits: black and white.
+    """
+
+    model: ScoreModel
+    test: Tensor
+    train: Tensor
+    shape: tuple[int, int, int]
+    limits: datasets.Limits
+
+
+def open_images(folder: Path, device: torch.device, count: int) -> OpenedImages:
+    """A run folder or checkpoint, the first `count` test images, and training images.
+
+    Raises:
+        UserError: where the run cannot be read; see also `image_test_set`.
+    """
+    model = models.load(folder, device)
+    config = model.config
+    assert config is not None  # what is loaded from a folder has one
+    test, train = image_test_set(config, device), datasets.load(config, "train", device)
+    return OpenedImages(
+        model,
+        next(datasets.batches(test, torch.arange(min(count, len(test)))[None])),
+        next(datasets.batches(train, datasets.training_order(train, 0, 0)[None, :FITTED])),
+        test.shape,
+        datasets.value_range(test.shape[0], test.limits),
+    )
 
 
 def image_test_set(config: Config, device: torch.device | str = "cpu", count: int | None = None) -> ImageData:

@@ -19,11 +19,10 @@ from torch import Tensor
 
 import datasets
 import inference
-import models
 from configs import UserError
 from experiments.harness import (
     argument_parser,
-    image_test_set,
+    open_images,
     print_progress,
     run,
     save_figure,
@@ -40,7 +39,6 @@ __all__ = ["compare", "errors"]
 
 TOLERANCE = 1e-4
 PROBES = (1, 8, 64)
-FITTED = 10_000
 STEPS = 100
 LEVELS = 9
 BATCH = 20
@@ -192,17 +190,13 @@ def main(arguments: list[str] | None = None) -> None:
     settings = {"tolerance": TOLERANCE, "seed": args.seed, "models": " ".join(map(str, args.models))}
     rows: list[dict] = []
     for folder in args.models:
-        model = models.load(folder, device)
-        assert model.config is not None  # what is loaded from a folder has one
-        test, train = image_test_set(model.config, device), datasets.load(model.config, "train", device)
-        fitted = next(datasets.batches(train, datasets.training_order(train, 0, 0)[None, :FITTED]))
-        x = next(datasets.batches(test, torch.arange(min(args.images, len(test)))[None]))
-        limits = datasets.value_range(test.shape[0], test.limits)
-        levels = errors(model, x[: args.slow], args.seed)
+        opened = open_images(folder, device, args.images)
+        levels = errors(opened.model, opened.test[: args.slow], args.seed)
         for level in levels:
             print_progress(level)
         picture = save_figure(args.results / f"likelihood_{folder.name}.png", figure(levels))
-        measured = compare(model, x, args.slow, args.bounded, limits, GaussianPrior.fitted(fitted), args.seed)
+        prior = GaussianPrior.fitted(opened.train)
+        measured = compare(opened.model, opened.test, args.slow, args.bounded, opened.limits, prior, args.seed)
         own = [{"data": folder.name} | one for one in measured]
         path = save_table(args.results / f"likelihood_{folder.name}.csv", own, settings, device)
         print("written:", path, picture)

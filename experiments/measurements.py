@@ -9,7 +9,7 @@ whether the spread of the samples is right, and the time, for as many calls of t
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,14 +20,21 @@ from torch import Tensor
 import datasets
 import evaluation
 import inference
-import models
 from configs import UserError
 from datasets import GaussianMixture
-from experiments.harness import argument_parser, image_test_set, print_progress, run, save_figure, save_table, table
+from experiments.harness import (
+    OpenedImages,
+    argument_parser,
+    open_images,
+    print_progress,
+    run,
+    save_figure,
+    save_table,
+    table,
+)
 from inference import GaussianPrior, guidance, operators
 from inference.levels import HasScores, geometric
 from inference.operators import Operator
-from models import ScoreModel
 from runners import distributed
 
 __all__ = ["METHODS", "of_images", "of_mixtures"]
@@ -38,7 +45,6 @@ COMPONENTS, DIMENSION, MEASURED, SPREAD = 6, 8, 2, 0.1
 MIXTURES = {"mixtures_near": 1.0, "mixtures_apart": 2.0}  # standard deviation of their means; of a component, 0.75
 WEIGHTS = (0.1, 0.3, 1.0, 3.0)  # of DPS; the best is taken, on other images than those that are shown
 TUNED = 3
-FITTED = 10_000
 SHOWN = 4
 SMALL = 1024
 INTERVAL = 1.6449  # standard deviations of the central interval of 90 %
@@ -163,7 +169,7 @@ def of_mixtures(calls: Sequence[int], count: int, seeds: int, scale: float) -> l
             for name, method in METHODS.items():
                 weights = WEIGHTS if method is by_dps else (1.0,)
                 tried = [
-                    evaluation.sliced_wasserstein(method(weighted(problem, weight), number), truth)
+                    evaluation.sliced_wasserstein(method(replace(problem, weight=weight), number), truth)
                     for weight in weights
                 ]
                 found.setdefault((name, number), []).append(min(tried))
@@ -171,10 +177,6 @@ def of_mixtures(calls: Sequence[int], count: int, seeds: int, scale: float) -> l
         {"calls": number, "method": name, "images": seeds, "distance": sum(values) / len(values)}
         for (name, number), values in found.items()
     ]
-
-
-def weighted(problem: Problem, weight: float) -> Problem:
-    return Problem(**(vars(problem) | {"weight": weight}))
 
 
 # --- images ---
@@ -191,28 +193,14 @@ def tasks(shape: tuple[int, int, int]) -> dict[str, Operator]:
     }
 
 
-def of_images(
-    model: ScoreModel,
-    x: Tensor,
-    tuning: Tensor,
-    prior: GaussianPrior,
-    std: float,
-    width: float,
-    calls: int,
-    samples: int,
-) -> tuple[list[dict], dict[str, dict[str, Tensor]]]:
+def of_images(opened: OpenedImages, calls: int, samples: int) -> tuple[list[dict], dict[str, dict[str, Tensor]]]:
     """A row for each task and method, at equal `calls` and, for the others, at the time that ours takes (a corrector
     is left out of more than 1024 entries, where it takes minutes): `psnr` in dB of the mean of the samples,
     `coverage_90`, the share of entries in the central interval of the samples' mean and standard deviation,
     `milliseconds` a sample.
 
     Args:
-        model: of images.
-        x: clean images, `(B, D)`.
-        tuning: others, for the weight of DPS.
-        prior: of the clean images.
-        std: standard deviation of the data.
-        width: from black to white.
+        opened: the model, its test images, and others for the prior and the weight of DPS.
         calls: of the network for a sample.
         samples: for each image.
 
@@ -221,8 +209,12 @@ def of_images(
     """
     rows: list[dict] = []
     shown: dict[str, dict[str, Tensor]] = {}
-    shape = (model.shape[0], model.shape[1], model.shape[2])
-    for task, operator in tasks(shape).items():  # type: ignore[arg-type]  # a model of one size
+    model, x, tuning = opened.model, opened.test, opened.train[:TUNED]
+    prior, width = GaussianPrior.fitted(opened.train), opened.limits[1] - opened.limits[0]
+    assert model.config is not None  # what is loaded from a folder has one
+    assert model.config.data.std is not None  # measured when the run was made
+    std = model.config.data.std
+    for task, operator in tasks(opened.shape).items():
         generator = datasets.generator_of(0)
 
         def problem_of(clean: Tensor, operator: Operator = operator, generator: torch.Generator = generator) -> Problem:
@@ -231,8 +223,8 @@ def of_images(
             return Problem(model, y.repeat_interleave(samples, 0), operator, SIGMA_Y, model.sigmas, prior, std)
 
         tuned = problem_of(tuning)
-        quality = {w: measured(by_dps, weighted(tuned, w), calls, tuning, width)[0]["psnr"] for w in WEIGHTS}
-        problem = weighted(problem_of(x), max(quality, key=lambda weight: quality[weight]))
+        quality = {w: measured(by_dps, replace(tuned, weight=w), calls, tuning, width)[0]["psnr"] for w in WEIGHTS}
+        problem = replace(problem_of(x), weight=max(quality, key=lambda weight: quality[weight]))
         own, shown[task] = {}, {"clean": x[:SHOWN, None]}
         methods = {name: method for name, method in METHODS.items() if name != CORRECTED or x.shape[1] <= SMALL}
         for name, method in methods.items():
@@ -313,18 +305,12 @@ def main(arguments: list[str] | None = None) -> None:
     for name, scale in MIXTURES.items() if args.mixtures else ():
         keep(of_mixtures(CALLS, args.points, args.mixtures, scale), name)
     for folder in args.models:
-        model = models.load(folder, device)
-        assert model.config is not None  # what is loaded from a folder has one
-        assert model.config.data.std is not None
-        test, train = image_test_set(model.config, device), datasets.load(model.config, "train", device)
-        fitted = next(datasets.batches(train, datasets.training_order(train, 0, 0)[None, :FITTED]))
-        x = next(datasets.batches(test, torch.arange(args.images)[None]))
-        limits = datasets.value_range(test.shape[0], test.limits)
-        prior, std = GaussianPrior.fitted(fitted), model.config.data.std
-        width = limits[1] - limits[0]
-        measured_rows, shown = of_images(model, x, fitted[:TUNED], prior, std, width, args.calls, args.samples)
+        opened = open_images(folder, device, args.images)
+        measured_rows, shown = of_images(opened, args.calls, args.samples)
         keep(measured_rows, folder.name)
-        picture = save_figure(args.results / f"measurements_{folder.name}.png", figure(shown, test.shape, limits))
+        picture = save_figure(
+            args.results / f"measurements_{folder.name}.png", figure(shown, opened.shape, opened.limits)
+        )
         print("written:", picture)
     print(summarise(rows))
 

@@ -20,7 +20,7 @@ import evaluation
 import inference
 import models
 from configs import UserError
-from experiments.harness import argument_parser, image_test_set, print_progress, run, save_figure, save_table, table
+from experiments.harness import argument_parser, open_images, print_progress, run, save_figure, save_table, table
 from inference import Bound, GaussianPrior, IsotropicCovariance, Posterior
 from inference.levels import HasScores, geometric
 from inference.reverse import CovarianceOf
@@ -33,7 +33,7 @@ __all__ = ["bounds", "distances"]
 STEPS = (5, 10, 25, 50, 100)
 DENSITIES = ("gaussians", "two_moons", "rings", "checkerboard")
 STEP_SIZES = (0.03, 0.1, 0.3, 1.0, 3.0)  # of Langevin and Ozaki over σ²; the best of each is shown
-FITTED, AVERAGED = 10_000, 300  # training images for the prior, and for mean variances
+AVERAGED = 300  # training images for mean variances
 BATCH = 25
 
 ANNEALED: dict[str, Callable] = {
@@ -245,14 +245,10 @@ def main(arguments: list[str] | None = None) -> None:
         save_table(path, rows, settings, device)
 
     keep(of_densities(args.points, args.steps, args.seed))
-    model = models.load(args.model, device)
-    assert model.config is not None  # what is loaded from a folder has one
-    test = image_test_set(model.config, device)
-    train = datasets.load(model.config, "train", device)
-    fitted = next(datasets.batches(train, datasets.training_order(train, 0, 0)[None, :FITTED]))
-    prior, isotropic = GaussianPrior.fitted(fitted), IsotropicCovariance(fitted[:AVERAGED])
-    x = next(datasets.batches(test, torch.arange(min(len(test), max(args.images, args.samples)))[None]))
-    last, limits = model.sigmas[0], datasets.value_range(test.shape[0], test.limits)
+    opened = open_images(args.model, device, max(args.images, args.samples))
+    model, x, limits = opened.model, opened.test, opened.limits
+    prior, isotropic = GaussianPrior.fitted(opened.train), IsotropicCovariance(opened.train[:AVERAGED])
+    last = model.sigmas[0]
 
     def none_but_at_last(known: Posterior) -> SymmetricMatrix:
         return isotropic(known) if known.sigma <= last * (1 + 1e-6) else inference.no_covariance(known)
