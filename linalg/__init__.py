@@ -1,5 +1,7 @@
-"""Symmetric matrices known by their products, their eigenpairs, and functions of them."""
+"""Symmetric matrices known by their products, their eigenpairs, and functions of them; symmetric tensors known by their
+contractions."""
 
+from linalg.cp import SymmetricCP
 from linalg.dense import Dense, as_matrix
 from linalg.diagonal_plus_low_rank import DiagonalPlusLowRank
 from linalg.differences import central_product, differences
@@ -9,16 +11,21 @@ from linalg.krylov import block_krylov, block_lanczos, conjugate_gradients, lanc
 from linalg.matrix import SymmetricMatrix
 from linalg.orthogonal import orthogonal_columns
 from linalg.restricted import Restricted, restrict
+from linalg.second_derivatives import SecondDerivative, second_derivative_product
 from linalg.secants import refine_eigenpairs
 from linalg.solves import logdet_estimate, solve_by_products
 from linalg.tapered import TaperedLowRank
+from linalg.tensors import SymmetricTensor
 
 __all__ = [
     "Dense",
     "DiagonalPlusLowRank",
     "Jacobian",
     "Restricted",
+    "SecondDerivative",
+    "SymmetricCP",
     "SymmetricMatrix",
+    "SymmetricTensor",
     "TaperedLowRank",
     "apply_by_eigenvectors",
     "as_matrix",
@@ -37,6 +44,7 @@ __all__ = [
     "phi",
     "refine_eigenpairs",
     "restrict",
+    "second_derivative_product",
     "solve_by_products",
     "subspace_iteration",
 ]

@@ -1,0 +1,89 @@
+"""Symmetric tensors known by their contractions with vectors: what every kind of them can do."""
+
+import numbers
+from abc import ABC, abstractmethod
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from linalg.matrix import COLUMNS
+
+__all__ = ["SymmetricTensor"]
+
+Self = TypeVar("Self", bound="SymmetricTensor")
+
+
+class SymmetricTensor(ABC):
+    """A batch of B symmetric tensors T of D^k entries, k the `order`, 2 or more.
+
+    `a * T` is the tensor aT, a a float or a tensor of no dimension, `(B,)` or `(B, 1)`; `T[rows]` are the tensors of a
+    slice, an index list, or a mask. A kind of tensor gives `contract`; what it can do better, it overrides.
+    """
+
+    order: int
+    __array_ufunc__ = None  # so that a number of numpy leaves `a * T` to T
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """B."""
+
+    @property
+    @abstractmethod
+    def dimension(self) -> int:
+        """D."""
+
+    @property
+    @abstractmethod
+    def dtype(self) -> torch.dtype: ...
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device: ...
+
+    @abstractmethod
+    def __getitem__(self: Self, rows: Any) -> Self:
+        """The tensors of a slice, an index list, or a mask of the batch."""
+
+    @abstractmethod
+    def contract(self, v: Tensor) -> Tensor:
+        """`T(v, …, v, ·)`, all places but one filled: `(B, D)` for vectors `(B, D)`, `(B, D, n)` for a block
+        `(B, D, n)` of them."""
+
+    @abstractmethod
+    def _scaled(self: Self, scale: float | Tensor) -> Self:
+        """`scale·T`; scale is a number, or a tensor of no dimension or `(B, 1)`."""
+
+    def __mul__(self: Self, scale: float | Tensor) -> Self:
+        """`scale·T`."""
+        if not isinstance(scale, numbers.Real | Tensor):
+            return NotImplemented
+        if isinstance(scale, Tensor) and scale.ndim:
+            if scale.shape not in ((len(self),), (len(self), 1)):
+                expected = f"a float, or a tensor of no dimension, {(len(self),)} or {(len(self), 1)}"
+                raise ValueError(f"a tensor {tuple(scale.shape)} for {len(self)} tensors; expected: {expected}")
+            scale = scale.reshape(-1, 1)
+        return self._scaled(scale)
+
+    __rmul__ = __mul__
+
+    def form(self, v: Tensor) -> Tensor:
+        """`T(v, …, v)`, `(B,)` for vectors `(B, D)`, `(B, n)` for a block `(B, D, n)`."""
+        return (v * self.contract(v)).sum(1)
+
+    def diagonal(self) -> Tensor:
+        """The entries `T_d…d`, `(B, D)`."""
+        blocks = torch.eye(self.dimension, dtype=self.dtype, device=self.device).split(COLUMNS)
+        return torch.cat([self.form(block.mT.expand(len(self), -1, -1)) for block in blocks], dim=1)
+
+    def dense(self) -> Tensor:
+        """The tensors in full, `(B, D, …, D)`: for tests, and small D.
+
+        Raises:
+            NotImplementedError: where k is not 3, unless the kind of tensor has them anyhow.
+        """
+        if self.order != 3:
+            raise NotImplementedError(f"a {type(self).__name__} of order {self.order} in full; of order 3 it can be had")
+        axes = torch.eye(self.dimension, dtype=self.dtype, device=self.device).expand(len(self), -1, -1)
+        pairs = [self.contract(axes + axis) - self.contract(axes - axis) for axis in axes.unsqueeze(3).unbind(2)]
+        return torch.stack(pairs, dim=1) / 4
