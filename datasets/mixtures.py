@@ -3,19 +3,23 @@
 A mixture `p = Σ_k w_k p_k` has the noisy density `q_σ = p * N(0, σ²I) = Σ_k w_k q_k`. With the shares
 `r_k = w_k q_k / q_σ`, the components' scores `g_k` and their second-order scores `S_k`,
 
-    s1 = Σ_k r_k g_k,    s2 = Σ_k r_k (S_k + (g_k − s1)(g_k − s1)ᵀ).
+    s1 = Σ_k r_k g_k,    s2 = Σ_k r_k (S_k + (g_k − s1)(g_k − s1)ᵀ),
+
+and s3 is in `datasets.mixture_tensors`.
 
 A component is a Gaussian, a product of one-dimensional densities, or one point of a quadrature along a curve.
 """
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from datasets.mixture_tensors import MixtureThird
 from linalg import Dense, SymmetricMatrix
 from losses.perturbation import noise_level
 from models.scores import Scores
@@ -34,7 +38,27 @@ WIDE = 10  # σ/s from which on the logistic is the narrower factor of the integ
 TAIL = 80.0  # of the logistic's variable: where the Gaussian leaves a tail of e^{−u/2}
 ROOT = math.sqrt(2 * math.pi)
 
-ComponentScores = tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]
+Marginals = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class ComponentScores:
+    """The components' densities and scores at B points.
+
+    Attributes:
+        log_densities: `log q_k`, `(B, K)`.
+        s1: g_k, `(B, K, D)`, in 1/units.
+        curvature: from shares r `(B, K)` to `Σ_k r_k S_k` `(B, D, D)`, in 1/units².
+        products: from v `(B, D, n)` to `S_k v`, `(B, K, D, n)`.
+        own_third: the diagonals of the components' own s3, which has no other entries, `(B, K, D)`, in 1/units³; None
+            where it is zero.
+    """
+
+    log_densities: Tensor
+    s1: Tensor
+    curvature: Callable[[Tensor], Tensor]
+    products: Callable[[Tensor], Tensor]
+    own_third: Tensor | None = None
 
 
 class Mixture:
@@ -68,12 +92,7 @@ class Mixture:
         raise NotImplementedError
 
     def component_scores(self, x: Tensor, sigma: float) -> ComponentScores:
-        """The components' densities and scores.
-
-        Returns:
-            `log q_k` `(B, K)`, `g_k` `(B, K, D)` in 1/units, and a function from shares r `(B, K)` to `Σ_k r_k S_k`
-            `(B, D, D)` in 1/units².
-        """
+        """The components' densities and scores."""
         raise NotImplementedError
 
     def draw(self, component: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -102,8 +121,8 @@ class Mixture:
 
         Returns:
             scores whose s2 is dense: `scores(x)` takes both orders from one evaluation of the components, and
-            `.s1(x)`, `.s2(x)` are what the methods of those names return. Densities with edges have no scores at
-            σ = 0: asked for them, they raise ValueError.
+            `.s1(x)`, `.s2(x)`, `.s3(x)` are what the methods of those names return. Densities with edges have no
+            scores at σ = 0: asked for them, they raise ValueError.
         """
         sigma = noise_level(sigma, zero=True)
 
@@ -111,7 +130,14 @@ class Mixture:
             s1, s2 = self._scores(x, sigma)
             return s1, Dense(s2())
 
-        return Scores(sigma, lambda x: self.s1(x, sigma), lambda x: Dense(self.s2(x, sigma)), both, self.shape)
+        return Scores(
+            sigma,
+            lambda x: self.s1(x, sigma),
+            lambda x: Dense(self.s2(x, sigma)),
+            both,
+            self.shape,
+            s3=lambda x: self.s3(x, sigma),
+        )
 
     def s1(self, x: Tensor, sigma: float = 0.0) -> Tensor:
         """`∇ log q_σ(x)`, `(B, D)`, in 1/units of the points."""
@@ -121,17 +147,26 @@ class Mixture:
         """`∇² log q_σ(x)`, `(B, D, D)`, in 1/units² of the points."""
         return self._scores(x, sigma)[1]()
 
+    def s3(self, x: Tensor, sigma: float = 0.0) -> MixtureThird:
+        """`∇³ log q_σ(x)`, in 1/units³ of the points, by its contractions."""
+        components, shares, s1 = self._mixed(x, sigma)
+        return MixtureThird(shares, components.s1 - s1[:, None], components.products, components.own_third)
+
     def _scores(self, x: Tensor, sigma: float) -> tuple[Tensor, Callable[[], Tensor]]:
         """s1, and a function that returns s2 from the same evaluation of the components."""
-        log_densities, scores, curvature = self.component_scores(x, noise_level(sigma, zero=True))
-        shares = (log_densities + self.weights.log().to(x)).softmax(1)
-        s1 = (shares[:, :, None] * scores).sum(1)
+        components, shares, s1 = self._mixed(x, sigma)
 
         def s2() -> Tensor:
-            spread = (scores - s1[:, None]) * shares.sqrt()[:, :, None]
-            return curvature(shares) + spread.mT @ spread
+            spread = (components.s1 - s1[:, None]) * shares.sqrt()[:, :, None]
+            return components.curvature(shares) + spread.mT @ spread
 
         return s1, s2
+
+    def _mixed(self, x: Tensor, sigma: float) -> tuple[ComponentScores, Tensor, Tensor]:
+        """The components, their shares `(B, K)`, and s1."""
+        components = self.component_scores(x, noise_level(sigma, zero=True))
+        shares = (components.log_densities + self.weights.log().to(x)).softmax(1)
+        return components, shares, (shares[:, :, None] * components.s1).sum(1)
 
 
 class GaussianMixture(Mixture):
@@ -161,7 +196,7 @@ class GaussianMixture(Mixture):
             raise ValueError("a covariance is not positive definite")
 
     def log_components(self, x: Tensor, sigma: float) -> Tensor:
-        return self.component_scores(x, sigma)[0]
+        return self.component_scores(x, sigma).log_densities
 
     def component_scores(self, x: Tensor, sigma: float) -> ComponentScores:
         root = torch.linalg.cholesky(self.covariances + sigma**2 * torch.eye(self.dimension, dtype=torch.float64))
@@ -170,7 +205,12 @@ class GaussianMixture(Mixture):
         offset = self.means.to(x) - x[:, None]
         scores = torch.einsum("kij,bkj->bki", precision, offset)
         log_densities = (logdet - (scores * offset).sum(2) - self.dimension * math.log(2 * math.pi)) / 2
-        return log_densities, scores, lambda shares: -torch.einsum("bk,kij->bij", shares, precision)
+        return ComponentScores(
+            log_densities,
+            scores,
+            lambda shares: -torch.einsum("bk,kij->bij", shares, precision),
+            lambda v: -torch.einsum("kij,bjn->bkin", precision, v),
+        )
 
     def draw(self, component: Tensor, generator: torch.Generator | None) -> Tensor:
         z = torch.randn(len(component), self.dimension, 1, generator=generator, dtype=torch.float64)
@@ -193,17 +233,23 @@ def multivariate_normal(mean: Tensor | ArrayLike, covariance: Tensor | ArrayLike
 class ProductMixture(Mixture):
     """Components that are products over the dimensions, `q_k(x) = ∏_d f_kd(x_d)`; a subclass has `marginals`."""
 
-    def marginals(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor, Tensor]:
-        """`log f`, `f'/f` in 1/units and `f''/f` in 1/units², `(B, K, D)` each."""
+    def marginals(self, x: Tensor, sigma: float) -> Marginals:
+        """`log f`, and `f'/f`, `f''/f` and `f'''/f` in 1/units, their square and their cube; `(B, K, D)` each."""
         raise NotImplementedError
 
     def log_components(self, x: Tensor, sigma: float) -> Tensor:
         return self.marginals(x, sigma)[0].sum(2)
 
     def component_scores(self, x: Tensor, sigma: float) -> ComponentScores:
-        log_density, first, second = self.marginals(x, sigma)
+        log_density, first, second, third = self.marginals(x, sigma)
         own = second - first.square()
-        return log_density.sum(2), first, lambda shares: torch.diag_embed((shares[:, :, None] * own).sum(1))
+        return ComponentScores(
+            log_density.sum(2),
+            first,
+            lambda shares: torch.diag_embed((shares[:, :, None] * own).sum(1)),
+            lambda v: own[..., None] * v[:, None],
+            third - 3 * first * second + 2 * first**3,
+        )
 
 
 class LogisticMixture(ProductMixture):
@@ -232,48 +278,52 @@ class LogisticMixture(ProductMixture):
         if not (self.scales > 0).all():
             raise ValueError("a scale is not positive")
 
-    def marginals(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor, Tensor]:
+    def marginals(self, x: Tensor, sigma: float) -> Marginals:
         s = self.scales.to(x)
         distance = x[:, None] - self.locations.to(x)
         if sigma == 0:
             return _logistic(distance, s)
-        total, first, second = torch.full_like(distance, -torch.inf), torch.zeros_like(s), torch.zeros_like(s)
+        total = torch.full_like(distance, -torch.inf)
+        first = second = third = torch.zeros_like(s)
         # One node at a time, with running means: all of them at once would take (B, K, D, nodes) of memory.
-        for log_part, slope, curvature in self._nodes(distance, sigma):
+        for log_part, slope, curvature, rate in self._nodes(distance, sigma):
             total = torch.logaddexp(total, log_part)
             share = (log_part - total).exp()
             first = first + share * (slope - first)
             second = second + share * (curvature - second)
-        return total, first, second
+            third = third + share * (rate - third)
+        return total, first, second, third
 
-    def _nodes(self, distance: Tensor, sigma: float) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """The logarithm of the integrand times the spacing, and its `f'/f` and `f''/f`, at each node."""
+    def _nodes(self, distance: Tensor, sigma: float) -> Iterator[Marginals]:
+        """The logarithm of the integrand times the spacing, and its `f'/f`, `f''/f` and `f'''/f`, at each node."""
         s = self.scales.to(distance)
         ratio = sigma / float(self.scales.min())
         if ratio > WIDE and float((distance * s).abs().max()) <= sigma**2 / 2:
             spacing = 0.5
             for u in np.arange(-TAIL, TAIL + spacing / 2, spacing):  # the logistic's own variable, x = m + s u
-                log_density, _, _ = _logistic(torch.full_like(s, u), torch.ones_like(s))
+                log_density, *_ = _logistic(torch.full_like(s, u), torch.ones_like(s))
                 slope = -(distance - s * u) / sigma**2
                 log_part = log_density - (sigma * slope).square() / 2 - math.log(sigma)
-                yield log_part + math.log(spacing / ROOT), slope, slope.square() - 1 / sigma**2
+                rate = slope**3 - 3 * slope / sigma**2
+                yield log_part + math.log(spacing / ROOT), slope, slope.square() - 1 / sigma**2, rate
             return
         spacing = min(0.7, 0.56 / ratio)
         reach = 8.5 + ratio  # in the tail of the logistic the integrand's mass lies around z = σ/s
         for z in np.arange(-reach, reach + spacing / 2, spacing):
-            log_density, slope, curvature = _logistic(distance - sigma * z, s)
-            yield log_density - z**2 / 2 + math.log(spacing / ROOT), slope, curvature
+            log_density, slope, curvature, rate = _logistic(distance - sigma * z, s)
+            yield log_density - z**2 / 2 + math.log(spacing / ROOT), slope, curvature, rate
 
     def draw(self, component: Tensor, generator: torch.Generator | None) -> Tensor:
         u = torch.rand(len(component), self.dimension, generator=generator, dtype=torch.float64)
         return self.locations[component] + self.scales[component] * u.clamp(1e-16, 1 - 1e-16).logit()
 
 
-def _logistic(x: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """`log f`, `f'/f` and `f''/f` of a logistic density of scale s, at distance x from its centre."""
+def _logistic(x: Tensor, s: Tensor) -> Marginals:
+    """`log f`, `f'/f`, `f''/f` and `f'''/f` of a logistic density of scale s, at distance x from its centre."""
     u = (x / s).abs()
     slope = torch.tanh(x / s / 2)
-    return -u - 2 * torch.log1p((-u).exp()) - s.log(), -slope / s, (1.5 * slope.square() - 0.5) / s.square()
+    log_density = -u - 2 * torch.log1p((-u).exp()) - s.log()
+    return log_density, -slope / s, (1.5 * slope.square() - 0.5) / s.square(), (2 * slope - 3 * slope**3) / s**3
 
 
 class UniformMixture(ProductMixture):
@@ -295,7 +345,7 @@ class UniformMixture(ProductMixture):
         if not (self.lower < self.upper).all():
             raise ValueError("a box is empty")
 
-    def marginals(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor, Tensor]:
+    def marginals(self, x: Tensor, sigma: float) -> Marginals:
         if sigma == 0:
             raise ValueError("a density with edges has no scores without noise; σ > 0 is expected")
         lower, upper = self.lower.to(x), self.upper.to(x)
@@ -307,7 +357,8 @@ class UniformMixture(ProductMixture):
         at_a, at_b = ((-edge.square() / 2 - log_mass).exp() / math.sqrt(2 * math.pi) for edge in (a, b))
         first = (at_a - at_b) / sigma
         second = (a * at_a - b * at_b) / sigma**2
-        return log_mass - (upper - lower).log(), first, second
+        third = ((a.square() - 1) * at_a - (b.square() - 1) * at_b) / sigma**3
+        return log_mass - (upper - lower).log(), first, second, third
 
     def draw(self, component: Tensor, generator: torch.Generator | None) -> Tensor:
         u = torch.rand(len(component), self.dimension, generator=generator, dtype=torch.float64)

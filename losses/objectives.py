@@ -9,20 +9,32 @@ from typing import Any
 
 from torch import Tensor
 
-from linalg import SymmetricMatrix
+from linalg import SymmetricCP, SymmetricMatrix
 from losses.first_order import dsm, dsm_vr
 from losses.perturbation import Perturbation, perturb
 from losses.principal_components import nppc
 from losses.second_order import d2sm, d2sm_centered, d2sm_centered_vr, d2sm_vr, jacobian_matching
+from losses.third_order import d3sm, d3sm_centered, d3sm_diagonal, d3sm_vr, second_derivative_matching
 
-__all__ = ["OBJECTIVES", "OBJECTIVE_NAMES", "PROBES", "Objective", "centered_and_jacobian", "trace_weight"]
+__all__ = [
+    "OBJECTIVES",
+    "OBJECTIVE_NAMES",
+    "PROBES",
+    "Objective",
+    "centered_and_jacobian",
+    "entry_weight",
+    "trace_weight",
+]
 
 POINTS = ("plus", "minus", "clean")
+SMALLEST = 0.02  # a variance, in units of v
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What a training step minimises: `w · L1/σ² + L2`, or L1 where there is no second order.
+    """What a training step minimises: `w · L1/σ² + L2 + σ²·L3`, as far as there are orders; L1 where there is one.
+
+    No gradient of L3 reaches s1 or s2.
 
     Attributes:
         first_order: L1, from s1 at `points`, the perturbed batch and a weight for each of its points.
@@ -36,6 +48,12 @@ class Objective:
         orthogonal: L2 is for an s2 of orthogonal columns (`model.orthogonal`), and takes `progress`, the share of the
             training that is done.
         published: w is the factor of the published runner; 1 otherwise.
+        third_order: L3, from s1, s2, s3, the perturbed batch, a weight for each point of s3 (or None), and what else
+            it takes of `entries`, the weight of each entry `(B, D)`, where `weighted`, and `probe` and `product`, where
+            there are `third_probes`; None for lower orders alone.
+        s3_points: where s3 is needed, the first of `points`.
+        third_probes: what the probes of L3 are, a name in `PROBES`, or None.
+        third_alone: L3 is minimised and nothing else, s1 and s2 being those of another run.
     """
 
     first_order: Callable[..., Tensor]
@@ -46,15 +64,25 @@ class Objective:
     weighted: bool = False
     orthogonal: bool = False
     published: bool = False
+    third_order: Callable[..., Tensor] | None = None
+    s3_points: tuple[str, ...] = ()
+    third_probes: str | None = None
+    third_alone: bool = False
 
     @property
     def evaluations(self) -> int:
-        """Of the network for each point of a batch; a product with the Jacobian counts two."""
-        return len(self.points) + 2 * (self.probes is not None)
+        """Of the network for each point of a batch; a product with the Jacobian counts two, a second derivative
+        four."""
+        return len(self.points) + 2 * (self.probes is not None) + 4 * (self.third_probes is not None)
 
     def on_frozen_denoiser(self) -> "Objective":
         """The same for s2, where s1 is not trained: it is needed only where s2 is, and L1 is measured by `dsm`."""
         return replace(self, first_order=dsm, points=self.points[: len(self.s2_points)])
+
+    def on_frozen_orders(self) -> "Objective":
+        """The same for s3 alone, where neither s1 nor s2 is trained."""
+        return replace(self, points=self.points[: len(self.s3_points)], s2_points=self.s3_points, probes=None,
+                       third_alone=True)  # fmt: skip
 
     def perturb(self, clean: Tensor, sigma: float | Tensor, noise: Tensor | None = None) -> Perturbation:
         """The batch `(B, D)`, perturbed for the points of this objective; see `losses.perturb`."""
@@ -64,6 +92,10 @@ class Objective:
         """At how many of `p.inputs`, from the first on, s2 is needed."""
         return len(self.s2_points) * len(p.clean)
 
+    def third_rows(self, p: Perturbation) -> int:
+        """At how many of them s3 is needed."""
+        return len(self.s3_points) * len(p.clean)
+
     def __call__(
         self,
         p: Perturbation,
@@ -71,8 +103,10 @@ class Objective:
         s2: SymmetricMatrix | Tensor | None = None,
         first_order_weight: float = 1.0,
         *,
+        s3: SymmetricCP | None = None,
         weight: Tensor | None = None,
         unit: Tensor | None = None,
+        third: dict[str, Any] | None = None,
         **needs: Any,
     ) -> dict[str, Tensor]:
         """The scalars of one step.
@@ -82,15 +116,17 @@ class Objective:
             s1: at `p.inputs`, `(n·B, D)`.
             s2: at the first `rows(p)` of them.
             first_order_weight: w, where `published`.
+            s3: at the first `third_rows(p)` of them, where there is a third order.
             weight: of each point of s2, where `weighted`.
             unit: where σ differs from point to point, `u = σ⁴/v` `(B, 1)`, v a variance of the size of Cov[x|x̃]: the
-                sum is then `w · u·L1 + u²·L2`, alike at every σ.
+                sum is then `w · u·L1 + u²·L2 + u³·L3`, alike at every σ.
+            third: what `third_order` takes besides: `weight`, `entries`, `probe` and `product`.
             needs: `probe` and `product`, `∇s1 probe` or `(∇s1)ᵀ probe` (the Jacobian of a true score is symmetric, and
                 so is the s2 that is matched to it), where there are probes; `progress`, where it is `orthogonal`.
 
         Returns:
-            `loss`, to be minimised; and of both orders `first_order`, in units of 1/σ², and `second_order`, of 1/σ⁴,
-            or without units where there is a `unit`.
+            `loss`, to be minimised; and of several orders `first_order`, in units of 1/σ², `second_order`, of 1/σ⁴,
+            and `third_order`, of 1/σ⁶, or the last two without units where there is a `unit`.
 
         Raises:
             ValueError: where σ differs from point to point and there is no `unit`.
@@ -98,6 +134,9 @@ class Objective:
         level = None if unit is None else unit.flatten()
         if level is None and isinstance(p.sigma, Tensor) and p.sigma.ndim:
             raise ValueError("sigma differs from point to point: a unit for each is expected")
+        if self.third_alone:
+            loss = self._third(p, s1, s2, s3, level, **(third or {}))
+            return {"loss": loss}
         first = self.first_order(s1, p, level)
         if self.second_order is None:
             return {"loss": first}
@@ -107,7 +146,31 @@ class Objective:
         second = self.second_order(s1, s2, p, weight, **needs)
         factor = first_order_weight if self.published else 1
         scaled = first if unit is not None else first / p.sigma**2
-        return {"loss": factor * scaled + second, "first_order": first, "second_order": second}
+        losses = {"loss": factor * scaled + second, "first_order": first, "second_order": second}
+        if self.third_order is not None:
+            losses["third_order"] = self._third(p, s1, s2, s3, level, **(third or {}))
+            losses["loss"] = losses["loss"] + losses["third_order"] * (1 if unit is not None else p.sigma**2)
+        return losses
+
+    def _third(
+        self,
+        p: Perturbation,
+        s1: Tensor,
+        s2: SymmetricMatrix | Tensor | None,
+        s3: SymmetricCP | None,
+        level: Tensor | None,
+        weight: Tensor | None = None,
+        entries: Tensor | None = None,
+        **probes: Tensor,
+    ) -> Tensor:
+        """L3, in the units of `unit` where there is one."""
+        assert self.third_order is not None
+        if level is not None:
+            on_s3 = level**3
+            weight = on_s3.repeat(len(self.s3_points)) * (1 if weight is None else weight)
+            entries = None if entries is None else on_s3[:, None] * entries
+        needs = probes if entries is None else {"entries": entries, **probes}
+        return self.third_order(s1, s2, s3, p, weight, **needs)
 
 
 def trace_weight(
@@ -115,14 +178,16 @@ def trace_weight(
     sigma: float | Tensor,
     unit: Tensor | None = None,
     pool: Callable[[Tensor], Tensor] | None = None,
+    order: int = 2,
 ) -> Tensor:
-    """`D / t²` with `t = tr Cov/v` as it is predicted, held fixed: the weight of each point in a centred loss; v = σ²
-    where there is one noise level.
+    """`D / t^k` with `t = tr Cov/v` as it is predicted, held fixed: the weight of each point in a centred loss of order
+    k; v = σ² where there is one noise level.
 
     The target `eeᵀ − I` has a spread of the size of E‖e‖² = tr Cov/σ², and least squares is most efficient where each
-    point is weighted by one over its variance: 1/t². With the factor D, the loss is of the order of D whatever the
-    noise level, whether the denoiser is still bad or already good. A weight may depend on the noisy points and on the
-    networks, but not on the noise itself: so it does not move the minimiser.
+    point is weighted by one over its variance: 1/t². That of `e⊗e⊗e` has the variance E‖e‖⁶, so that its weight is
+    1/t³. With the factor D, the loss is of the order of D whatever the noise level, whether the denoiser is still bad
+    or already good. A weight may depend on the noisy points and on the networks, but not on the noise itself: so it
+    does not move the minimiser.
 
     Args:
         s2: at n points, in units of 1/σ².
@@ -130,6 +195,7 @@ def trace_weight(
         unit: `σ⁴/v`, likewise; σ² where it is not given.
         pool: the mean over the batch of t `(n,)`, a scalar, for a free covariance: that can predict a trace near zero
             or below, and such a point would count for thousands. No t is taken for less than D/100.
+        order: k.
 
     Returns:
         `(n,)`, without units.
@@ -141,7 +207,26 @@ def trace_weight(
     t = (scale * (s2.trace() + s2.dimension / variance)).detach()
     if pool is not None:
         t = pool(t).expand(len(s2))
-    return s2.dimension / t.clamp(min=s2.dimension / 100).square()
+    return s2.dimension / t.clamp(min=s2.dimension / 100) ** order
+
+
+def entry_weight(s2: SymmetricMatrix, sigma: float | Tensor, unit: Tensor | None = None) -> Tensor:
+    """`1/(c_d + 0.02)³` with `c_d = Cov_dd/v` as it is predicted, held fixed: the weight of each entry in
+    `d3sm_diagonal`, whose targets are cubes of entries; v = σ² where there is one noise level.
+
+    Args:
+        s2, sigma, unit: see `trace_weight`.
+
+    Returns:
+        `(n, D)`, without units: at most 125,000, where a variance is next to nothing and any error of the denoiser
+        would count for thousands.
+
+    Source: ours; the weight is that of weighted least squares (Aitken 1935).
+    """
+    variance = _of_each_point(sigma, len(s2)) ** 2
+    scale = variance if unit is None else _of_each_point(unit, len(s2))
+    c = (scale * (s2.diagonal().mT + 1 / variance)).mT.detach()
+    return (c.clamp(min=0) + SMALLEST) ** -3
 
 
 def _of_each_point(values: float | Tensor, count: int) -> float | Tensor:
@@ -154,6 +239,11 @@ def _of_each_point(values: float | Tensor, count: int) -> float | Tensor:
 def signs(normal: Tensor, covariance: SymmetricMatrix, e: Tensor) -> Tensor:
     """±1: every direction alike."""
     return normal.sign()
+
+
+def standard_normal(normal: Tensor, covariance: SymmetricMatrix, e: Tensor) -> Tensor:
+    """N(0, I): every direction alike, and every entry of a tensor of order three seen."""
+    return normal
 
 
 def predicted(normal: Tensor, covariance: SymmetricMatrix, e: Tensor) -> Tensor:
@@ -169,6 +259,7 @@ def residual(normal: Tensor, covariance: SymmetricMatrix, e: Tensor) -> Tensor:
 
 PROBES: dict[str, Callable[[Tensor, SymmetricMatrix, Tensor], Tensor]] = {
     "signs": signs,
+    "normal": standard_normal,
     "predicted": predicted,
     "residual": residual,
 }
@@ -195,6 +286,34 @@ def centered_and_jacobian(
     return centered + jacobian_weight * jacobian_matching(s2, probe, product, weight) / probe.shape[1]
 
 
+def _third_centered(
+    s1: Tensor, s2: Any, s3: SymmetricCP, p: Perturbation, weight: Tensor | None, entries: Tensor
+) -> Tensor:
+    """The tensor as a whole, in whose norm uncertain entries count, and its diagonal, in which all do."""
+    return d3sm_centered(s1, s3, p, weight) + d3sm_diagonal(s1, s3, p, entries)
+
+
+def _second_derivative(
+    s1: Tensor, s2: Any, s3: SymmetricCP, p: Perturbation, weight: Tensor | None, probe: Tensor, product: Tensor
+) -> Tensor:
+    return second_derivative_matching(s3, probe, product, weight)
+
+
+def centered_and_second_derivative(
+    s1: Tensor,
+    s2: Any,
+    s3: SymmetricCP,
+    p: Perturbation,
+    weight: Tensor | None,
+    entries: Tensor,
+    probe: Tensor,
+    product: Tensor,
+) -> Tensor:
+    """Both kinds of target, see `centered_and_jacobian`."""
+    matched = second_derivative_matching(s3, probe, product, weight) / probe.shape[1] ** 2
+    return _third_centered(s1, s2, s3, p, weight, entries) + 10 * matched
+
+
 OBJECTIVES: dict[int, dict[str, Objective]] = {
     1: {
         "dsm": Objective(dsm),
@@ -213,6 +332,19 @@ OBJECTIVES: dict[int, dict[str, Objective]] = {
         ),
         "nppc": Objective(dsm, nppc, s2_points=("plus",), orthogonal=True),
     },
+}
+THIRD: dict[str, tuple[Callable[..., Tensor], tuple[str, ...], str | None]] = {
+    "dsm": (d3sm, ("plus",), None),
+    "dsm_vr": (d3sm_vr, ("plus", "minus"), None),
+    "centered": (_third_centered, ("plus",), None),
+    "jacobian": (_second_derivative, ("plus",), "normal"),
+    "centered_jacobian": (centered_and_second_derivative, ("plus",), "predicted"),
+}
+"""L3, its points and its probes, beside the objective of the second order of the same name."""
+
+OBJECTIVES[3] = {
+    name: replace(OBJECTIVES[2][name], third_order=loss, s3_points=points, third_probes=probes)
+    for name, (loss, points, probes) in THIRD.items()
 }
 """By the highest order that is trained, and by the name in the configuration (`loss`)."""
 

@@ -8,11 +8,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from linalg import SymmetricMatrix
+from linalg import SymmetricCP, SymmetricMatrix
 
 __all__ = ["Perturbation", "noise_level", "noise_levels", "perturb", "weighted_mean"]
 
-Batch = TypeVar("Batch", Tensor, SymmetricMatrix)
+Batch = TypeVar("Batch", Tensor, SymmetricMatrix, SymmetricCP)
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,12 @@ class Perturbation:
         return (
             self.sigma.repeat(len(self.points), 1) if isinstance(self.sigma, Tensor) and self.sigma.ndim else self.sigma
         )
+
+    def sigma_power(self, power: int, count: int) -> float | Tensor:
+        """`σ^power`, a number, or that of each of `count` points `(count,)`, in the order of `inputs`."""
+        if isinstance(self.sigma, Tensor) and self.sigma.ndim:
+            return (self.sigma**power).flatten().repeat(count // len(self.sigma))
+        return self.sigma**power
 
     def at(self, point: str, values: Batch) -> Batch:
         """The part of `values`, evaluated at (at least the first of) `inputs`, that belongs to `point`.

@@ -142,17 +142,10 @@ def _psi(s1: Tensor, s2: SymmetricMatrix, p: Perturbation) -> tuple[Tensor, Tens
     length = s1.square().sum(1)
     squared_norm, trace = s2.squared_norm_and_trace()
     on_target = of_z - trace + (s1 * z).sum(1).square() - length
-    return squared_norm + 2 * of_s1 + length.square(), on_target / _variance(p, len(s2))
+    return squared_norm + 2 * of_s1 + length.square(), on_target / p.sigma_power(2, len(s2))
 
 
 def _norm_and_target(m: SymmetricMatrix, v: Tensor, p: Perturbation) -> tuple[Tensor, Tensor]:
     """`‖M‖²` and `⟨T(v), M⟩`, `(n·B,)` each."""
     squared_norm, trace = m.squared_norm_and_trace()
-    return squared_norm, (m.quadratic(v) - trace) / _variance(p, len(m))
-
-
-def _variance(p: Perturbation, count: int) -> float | Tensor:
-    """σ², a number or that of `count` points."""
-    if isinstance(p.sigma, Tensor) and p.sigma.ndim:
-        return p.sigma.square().flatten().repeat(count // len(p.sigma))
-    return p.sigma**2
+    return squared_norm, (m.quadratic(v) - trace) / p.sigma_power(2, len(m))

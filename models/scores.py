@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from configs import Config, UserError
-from linalg import SymmetricMatrix
+from linalg import SymmetricMatrix, SymmetricTensor
 from losses.perturbation import noise_level
 
 if TYPE_CHECKING:
@@ -39,9 +39,10 @@ class Locality:
 
 
 class Scores:
-    """`s1 = ∇ log q_σ` and, where it is known, `s2 = ∇² log q_σ`, at one noise level.
+    """`s1 = ∇ log q_σ` and, where they are known, `s2 = ∇² log q_σ` and `s3 = ∇³ log q_σ`, at one noise level.
 
-    Calling it with points `(B, D)` gives both, `(s1, s2)`, in one call of the network; s2 is None where there is none.
+    Calling it with points `(B, D)` gives the first two, `(s1, s2)`, in one call of the network; s2 is None where there
+    is none.
 
     Args:
         sigma: σ, in the units of the points; 0 for an exact density itself.
@@ -52,6 +53,7 @@ class Scores:
         like: a tensor whose type and device the scores compute in, where they have such: points are converted to it.
         values: black and white in the units of the points, for images; None where that is not known.
         locality: of scores of images, where an entry of s1 depends on its surroundings alone; None where it does not.
+        s3: the third-order score, `(B, D)` to B symmetric tensors, in units of 1/σ³; None where it is not known.
 
     Raises:
         ValueError: where sigma is not one number, finite and not negative.
@@ -67,11 +69,13 @@ class Scores:
         like: Tensor | None = None,
         values: tuple[float, float] | None = None,
         locality: "Locality | None" = None,
+        s3: Callable[[Tensor], SymmetricTensor] | None = None,
     ):
         self.sigma = noise_level(sigma, zero=True)
         self.shape = None if shape is None else tuple(shape)
         self.s1 = self._of_fitting(s1)
         self.s2 = None if s2 is None else self._of_fitting(s2)
+        self.s3 = None if s3 is None else self._of_fitting(s3)
         self._both = None if both is None else self._of_fitting(both)
         self._like = like
         self.values, self.locality = values, locality

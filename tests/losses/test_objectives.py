@@ -5,7 +5,7 @@ import torch
 
 import losses
 from datasets import GaussianMixture
-from linalg import DiagonalPlusLowRank
+from linalg import DiagonalPlusLowRank, SymmetricCP
 from losses import OBJECTIVES, perturb
 
 SIGMA = 0.5
@@ -23,6 +23,17 @@ def needs(objective: losses.Objective, rows: int, batch: int) -> dict[str, torch
     return options
 
 
+def third_needs(objective: losses.Objective, rows: int, batch: int) -> dict[str, torch.Tensor]:
+    """Random values of what its third order takes."""
+    options = {}
+    if objective.weighted:
+        options["weight"] = torch.linspace(0.5, 2, rows, dtype=torch.float64)
+        options["entries"] = torch.rand(batch, 6, dtype=torch.float64)
+    if objective.third_probes:
+        options["probe"], options["product"] = torch.randn(2, batch, 6, dtype=torch.float64)
+    return options
+
+
 @pytest.mark.parametrize(("order", "name"), [(order, name) for order, table in OBJECTIVES.items() for name in table])
 def test_what_it_asks_for_is_what_its_loss_takes(order, name):
     torch.manual_seed(0)
@@ -31,17 +42,45 @@ def test_what_it_asks_for_is_what_its_loss_takes(order, name):
     assert p.points == objective.points
     rows = objective.rows(p)
     leaves = [torch.randn(len(p.inputs), 6, dtype=torch.float64, requires_grad=True)]
-    s2 = None
-    if order == 2:
+    s2, third = None, {}
+    if order >= 2:
         leaves += [torch.randn(rows, 6, *more, dtype=torch.float64, requires_grad=True) for more in ((), (2,))]
         s2 = DiagonalPlusLowRank(*leaves[1:])
-    values = objective(p, leaves[0], s2, first_order_weight=10.0, **needs(objective, rows, 4))
-    assert set(values) == ({"loss"} if order == 1 else {"loss", "first_order", "second_order"})
+    if order == 3:
+        count = objective.third_rows(p)
+        shapes = (count, 2), (count, 6, 2), (count, 6)
+        leaves += [torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+        third = {"s3": SymmetricCP(*leaves[3:]), "third": third_needs(objective, count, 4)}
+    values = objective(p, leaves[0], s2, first_order_weight=10.0, **third, **needs(objective, rows, 4))
+    names = ["loss", "first_order", "second_order", "third_order"]
+    assert set(values) == ({"loss"} if order == 1 else set(names[: order + 1]))
     gradients = torch.autograd.grad(values["loss"], leaves)
     assert all((gradient != 0).any() for gradient in gradients)
-    if order == 2:
+    if order >= 2:
         weight = 10 if name in ("dsm", "dsm_vr") else 1
-        close(values["loss"], weight * values["first_order"] / SIGMA**2 + values["second_order"])
+        total = weight * values["first_order"] / SIGMA**2 + values["second_order"]
+        close(values["loss"], total + (SIGMA**2 * values["third_order"] if order == 3 else 0))
+
+
+@pytest.mark.parametrize("name", OBJECTIVES[3])
+def test_the_third_order_alone(name):
+    """Where s1 and s2 are those of another run, L3 is all that is minimised, and it is the same."""
+    torch.manual_seed(0)
+    objective = OBJECTIVES[3][name]
+    alone = objective.on_frozen_orders()
+    clean, noise = torch.randn(2, 4, 6, dtype=torch.float64)
+    p = objective.perturb(clean, SIGMA, noise)
+    fewer = alone.perturb(clean, SIGMA, noise)
+    count = objective.third_rows(p)
+    assert alone.third_rows(fewer) == alone.rows(fewer) == len(fewer.inputs) == count
+    s1, alpha = torch.randn(2, len(p.inputs), 6, dtype=torch.float64)
+    s3 = SymmetricCP.diagonal_only(torch.randn(count, 6, dtype=torch.float64))
+    options = {"s3": s3, "third": third_needs(objective, count, 4)}
+    rows = objective.rows(p)
+    whole = objective(p, s1, DiagonalPlusLowRank(alpha[:rows]), **options, **needs(objective, rows, 4))
+    own = alone(fewer, s1[:count], DiagonalPlusLowRank(alpha[:count]), **options)
+    assert set(own) == {"loss"}
+    close(own["loss"], whole["third_order"])
 
 
 def test_the_published_totals():
@@ -81,6 +120,28 @@ class TestTraceWeight:
     def test_can_be_that_of_the_batch(self):
         weight = losses.trace_weight(self.s2, SIGMA, pool=torch.mean)
         close(weight, torch.full((3,), 2.0))
+
+
+@pytest.mark.parametrize("name", OBJECTIVES[3])
+def test_a_level_for_each_point_is_the_mean_over_levels_of_the_third_order_too(name):
+    torch.manual_seed(0)
+    objective = OBJECTIVES[3][name].on_frozen_orders()
+    clean, noise = torch.randn(2, 3, 6, dtype=torch.float64)
+    sigma = torch.tensor([[0.1], [0.5], [2.0]], dtype=torch.float64)
+    unit = sigma**4 / (sigma**2 / (1 + sigma**2))
+    p = objective.perturb(clean, sigma, noise)
+    rows = objective.third_rows(p)
+    s1, alpha, diagonal = torch.randn(3, rows, 6, dtype=torch.float64)
+    s2, s3 = DiagonalPlusLowRank(alpha), SymmetricCP.diagonal_only(diagonal)
+    options = third_needs(objective, rows, 3)
+    together = objective(p, s1, s2, s3=s3, unit=unit, third=options)["loss"]
+    alone = []
+    for i in range(3):
+        own = slice(i, None, 3)
+        one = objective.perturb(clean[i : i + 1], sigma[i].item(), noise[i : i + 1])
+        options_of_it = {key: value[own] if key == "weight" else value[i : i + 1] for key, value in options.items()}
+        alone.append(unit[i] ** 3 * objective(one, s1[own], s2[own], s3=s3[own], third=options_of_it)["loss"])
+    close(together, torch.stack(alone).mean())
 
 
 @pytest.mark.parametrize("name", OBJECTIVES[2])

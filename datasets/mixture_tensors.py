@@ -1,0 +1,82 @@
+"""The third-order score of a mixture, a symmetric tensor known by its contractions.
+
+With the shares r_k, `d_k = g_k − s1` and the components' own scores of second and third order S_k and T_k, by the law of
+total cumulance,
+
+    s3 = Σ_k r_k (T_k + 3 sym(S_k ⊗ d_k) + d_k ⊗ d_k ⊗ d_k).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from linalg import SymmetricTensor
+
+__all__ = ["MixtureThird"]
+
+
+@dataclass(frozen=True, eq=False)
+class MixtureThird(SymmetricTensor):
+    """`s3 = ∇³ log q_σ` at B points, in 1/units³ of them.
+
+    Attributes:
+        shares: r, `(B, K)`.
+        offsets: d, `(B, K, D)`.
+        products: from v `(B, D, n)` to `S_k v`, `(B, K, D, n)`.
+        own: the diagonals of T_k, which have no other entries, `(B, K, D)`; None where they are zero.
+        scale: that multiplies all of it, a float or a tensor of no dimension or `(B, 1)`.
+
+    Source: Brillinger, *The calculation of cumulants via conditioning*, Ann. Inst. Stat. Math. 1969.
+    """
+
+    shares: Tensor
+    offsets: Tensor
+    products: Callable[[Tensor], Tensor]
+    own: Tensor | None = None
+    scale: float | Tensor = 1.0
+    order = 3
+
+    def __len__(self) -> int:
+        return len(self.shares)
+
+    @property
+    def dimension(self) -> int:
+        return self.offsets.shape[2]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.offsets.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.offsets.device
+
+    def __getitem__(self, rows: Any) -> "MixtureThird":
+        kept = torch.arange(len(self), device=self.device)[rows]
+
+        def products(v: Tensor) -> Tensor:
+            whole = v.new_zeros(len(self), *v.shape[1:]).index_copy(0, kept, v)
+            return self.products(whole)[kept]
+
+        scale = self.scale[rows] if isinstance(self.scale, Tensor) and self.scale.ndim else self.scale
+        own = None if self.own is None else self.own[rows]
+        return MixtureThird(self.shares[rows], self.offsets[rows], products, own, scale)
+
+    def _scaled(self, scale: float | Tensor) -> "MixtureThird":
+        return replace(self, scale=scale * self.scale)
+
+    def contract(self, v: Tensor) -> Tensor:
+        """`Σ_k r_k (T_k(v, v, ·) + 2 (v·d_k) S_k v + (vᵀS_k v) d_k + (v·d_k)² d_k)`, see `SymmetricTensor.contract`."""
+        if v.ndim == 2:
+            return self.contract(v[:, :, None])[:, :, 0]
+        curved = self.products(v)
+        along = (self.offsets[:, :, None, :] @ v[:, None])[:, :, 0]  # v·d_k, (B, K, n)
+        bent = (v[:, None] * curved).sum(2)
+        terms = 2 * along[:, :, None] * curved + (bent + along.square())[:, :, None] * self.offsets[..., None]
+        if self.own is not None:
+            terms = terms + self.own[..., None] * v[:, None].square()
+        scale = self.scale[..., None] if isinstance(self.scale, Tensor) and self.scale.ndim else self.scale
+        return scale * (self.shares[:, :, None, None] * terms).sum(1)
