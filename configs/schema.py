@@ -141,6 +141,8 @@ class ModelConfig(Section):
     head: Literal["none", "diagonal", "low_rank"] = Field(
         "low_rank", description="The second order; none: s1 alone. Only SyntheticRunner has a choice."
     )
+    order: Literal[2, 3] = Field(2, description="The highest that is trained beside s1; 3: s3 with a network of its own.")
+    third_rank: Count | None = Field(None, description="Columns of s3, where it has any; by default those of s2, rank.")
     unet: UNetConfig = Field(default_factory=UNetConfig, description="Of network: unet, which takes a range of σ.")
     taper: dict[Annotated[float, BeforeValidator(_number), Field(gt=0)], Count] | None = Field(
         None, description="Columns of the factor by the range in pixels of their taper, .inf for none; network: unet."
@@ -150,7 +152,7 @@ class ModelConfig(Section):
     denoiser: StrictStr | None = Field(
         None,
         description="Run folder of a trained s1 of the same network: the second order is trained on it, frozen, or on "
-        "a trunk: shared that begins from it. Or a denoiser from elsewhere: ffdnet, ffdnet:FILE, ddpm:FILE, "
+        "a trunk: shared that begins from it; with order: 3 of a trained s1 and s2, on which, frozen, s3 is trained. Or a denoiser from elsewhere: ffdnet, ffdnet:FILE, ddpm:FILE, "
         "diffusers:FOLDER, module:function.",
     )
     denoiser_sha256: StrictStr | None = Field(
@@ -173,7 +175,12 @@ class ModelConfig(Section):
     @property
     def frozen(self) -> bool:
         """Whether s1 is that of another run and not trained."""
-        return self.denoiser is not None and self.trunk == "separate"
+        return self.denoiser is not None and (self.trunk == "separate" or self.order == 3)
+
+    @property
+    def lower_orders_frozen(self) -> bool:
+        """Whether s1 and s2 are those of another run and s3 alone is trained."""
+        return self.order == 3 and self.denoiser is not None and not self.external
 
     @property
     def external(self) -> bool:
@@ -279,6 +286,8 @@ class Config(Section):
         if self.lr_schedule == "cosine" and self.max_steps is None:
             raise ValueError("lr_schedule is cosine and max_steps is not given; say how long the training is")
         self._check_denoiser()
+        if self.model.order == 3 and self.model.head == "none":
+            raise ValueError("model.order is 3 and there is no second order; a runner or model.head with s2 is expected")
         if self.model.taper is not None and (columns := sum(self.model.taper.values())) != self.rank:
             raise ValueError(f"model.taper has {columns} columns and rank is {self.rank}; make them equal")
         if self.model.taper_learned and self.model.taper is None:

@@ -1,24 +1,38 @@
 """Second derivatives of a function along vectors, by two nested forward products."""
 
+import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.func import jvp
+from torch.overrides import TorchFunctionMode
 
-from linalg.jacobians import ENTRIES, POINTS, Function
+from linalg.differences import central_product
+from linalg.jacobians import ENTRIES, POINTS, UNDIFFERENTIABLE, Function, jacobian_product
 from linalg.tensors import SymmetricTensor
 
 __all__ = ["SecondDerivative", "second_derivative_product"]
 
 
+class _SiLUInParts(TorchFunctionMode):
+    """Takes the SiLU apart, of which torch has no second derivative forward."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is F.silu:
+            return args[0] * torch.sigmoid(args[0])
+        return function(*args, **(kwargs or {}))
+
+
 def second_derivative_product(function: Function, x: Tensor, v: Tensor) -> Tensor:
-    """`∇²f(x)(v, v) = d²/dt² f(x + tv)` at t = 0, by forward-mode differentiation of a forward-mode product: about four
-    evaluations of f. Autocast is off in it: torch does not differentiate forward through it.
+    """`∇²f(x)(v, v) = d²/dt² f(x + tv)` at t = 0, by forward-mode differentiation of a forward-mode product: four times
+    the operations of f. Autocast is off in it: torch does not differentiate forward through it. Where torch cannot
+    differentiate the function so, by a central difference of its products, see `linalg.differences`.
 
     Args:
-        function: f, `(B, D)` to `(B, D)`, each point by itself; one that torch differentiates forward.
+        function: f, `(B, D)` to `(B, D)`, each point by itself. Of a network of ReLUs all second derivatives are zero.
         x: `(B, D)`.
         v: `(B, D)`.
 
@@ -29,8 +43,14 @@ def second_derivative_product(function: Function, x: Tensor, v: Tensor) -> Tenso
     def along(points: Tensor) -> Tensor:
         return jvp(function, (points,), (v,))[1]  # type: ignore[no-any-return]
 
-    with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-        return jvp(along, (x,), (v,))[1]  # type: ignore[no-any-return]
+    with torch.no_grad(), torch.autocast(x.device.type, enabled=False), warnings.catch_warnings(), _SiLUInParts():
+        warnings.filterwarnings("ignore", "`torch.jit.script.*` is deprecated")  # torch's own, in forward mode
+        try:
+            return jvp(along, (x,), (v,))[1]  # type: ignore[no-any-return]
+        except (NotImplementedError, RuntimeError) as error:
+            if not any(word in str(error).lower() for word in UNDIFFERENTIABLE):
+                raise
+    return central_product(lambda points: jacobian_product(function, points, v[:, :, None])[:, :, 0], x, v)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,16 @@
 """Objectives whose minimisers are the scores of the noisy data density."""
 
 from losses.first_order import dsm, dsm_vr
-from losses.objectives import OBJECTIVE_NAMES, OBJECTIVES, PROBES, Objective, centered_and_jacobian, entry_weight, trace_weight
+from losses.objectives import (
+    OBJECTIVE_NAMES,
+    OBJECTIVES,
+    PROBES,
+    Objective,
+    centered_and_jacobian,
+    entry_weight,
+    probe_weight,
+    trace_weight,
+)
 from losses.perturbation import Perturbation, perturb
 from losses.principal_components import nppc
 from losses.second_order import d2sm, d2sm_centered, d2sm_centered_vr, d2sm_vr, jacobian_matching
@@ -28,6 +37,7 @@ __all__ = [
     "jacobian_matching",
     "nppc",
     "perturb",
+    "probe_weight",
     "second_derivative_matching",
     "trace_weight",
 ]

@@ -23,6 +23,7 @@ __all__ = [
     "Objective",
     "centered_and_jacobian",
     "entry_weight",
+    "probe_weight",
     "trace_weight",
 ]
 
@@ -49,8 +50,9 @@ class Objective:
             training that is done.
         published: w is the factor of the published runner; 1 otherwise.
         third_order: L3, from s1, s2, s3, the perturbed batch, a weight for each point of s3 (or None), and what else
-            it takes of `entries`, the weight of each entry `(B, D)`, where `weighted`, and `probe` and `product`, where
-            there are `third_probes`; None for lower orders alone.
+            it takes: `entries`, the weight of each entry `(B, D)`, where `weighted`; where there are `third_probes`
+            `probe` and `product`, at the first of the points, as many as `probed` says, and `along`, the weight of each
+            probe, where it is `weighted` too. None for lower orders alone.
         s3_points: where s3 is needed, the first of `points`.
         third_probes: what the probes of L3 are, a name in `PROBES`, or None.
         third_alone: L3 is minimised and nothing else, s1 and s2 being those of another run.
@@ -71,9 +73,9 @@ class Objective:
 
     @property
     def evaluations(self) -> int:
-        """Of the network for each point of a batch; a product with the Jacobian counts two, a second derivative
-        four."""
-        return len(self.points) + 2 * (self.probes is not None) + 4 * (self.third_probes is not None)
+        """Of the network for each point of a batch; a product with the Jacobian counts two, a second derivative, at
+        every fourth point, four."""
+        return len(self.points) + 2 * (self.probes is not None) + (self.third_probes is not None)
 
     def on_frozen_denoiser(self) -> "Objective":
         """The same for s2, where s1 is not trained: it is needed only where s2 is, and L1 is measured by `dsm`."""
@@ -91,6 +93,11 @@ class Objective:
     def rows(self, p: Perturbation) -> int:
         """At how many of `p.inputs`, from the first on, s2 is needed."""
         return len(self.s2_points) * len(p.clean)
+
+    def probed(self, count: int) -> int:
+        """At how many of that many points the third order has probes: every fourth, as a second derivative costs many
+        evaluations."""
+        return -(-count // 4)
 
     def third_rows(self, p: Perturbation) -> int:
         """At how many of them s3 is needed."""
@@ -120,7 +127,7 @@ class Objective:
             weight: of each point of s2, where `weighted`.
             unit: where σ differs from point to point, `u = σ⁴/v` `(B, 1)`, v a variance of the size of Cov[x|x̃]: the
                 sum is then `w · u·L1 + u²·L2 + u³·L3`, alike at every σ.
-            third: what `third_order` takes besides: `weight`, `entries`, `probe` and `product`.
+            third: what `third_order` takes besides: `weight`, `entries`, `along`, `probe` and `product`.
             needs: `probe` and `product`, `∇s1 probe` or `(∇s1)ᵀ probe` (the Jacobian of a true score is symmetric, and
                 so is the s2 that is matched to it), where there are probes; `progress`, where it is `orthogonal`.
 
@@ -160,16 +167,16 @@ class Objective:
         s3: SymmetricCP | None,
         level: Tensor | None,
         weight: Tensor | None = None,
-        entries: Tensor | None = None,
-        **probes: Tensor,
+        **needs: Tensor,
     ) -> Tensor:
         """L3, in the units of `unit` where there is one."""
         assert self.third_order is not None
         if level is not None:
             on_s3 = level**3
             weight = on_s3.repeat(len(self.s3_points)) * (1 if weight is None else weight)
-            entries = None if entries is None else on_s3[:, None] * entries
-        needs = probes if entries is None else {"entries": entries, **probes}
+            for name, own in (("entries", on_s3[:, None]), ("along", on_s3)):
+                if name in needs:
+                    needs[name] = own[: len(needs[name])] * needs[name]
         return self.third_order(s1, s2, s3, p, weight, **needs)
 
 
@@ -180,13 +187,13 @@ def trace_weight(
     pool: Callable[[Tensor], Tensor] | None = None,
     order: int = 2,
 ) -> Tensor:
-    """`D / t^k` with `t = tr Cov/v` as it is predicted, held fixed: the weight of each point in a centred loss of order
-    k; v = σ² where there is one noise level.
+    """`D^{2k−3} / t^k` with `t = tr Cov/v` as it is predicted, held fixed: the weight of each point in a centred loss of
+    order k; v = σ² where there is one noise level.
 
     The target `eeᵀ − I` has a spread of the size of E‖e‖² = tr Cov/σ², and least squares is most efficient where each
     point is weighted by one over its variance: 1/t². That of `e⊗e⊗e` has the variance E‖e‖⁶, so that its weight is
-    1/t³. With the factor D, the loss is of the order of D whatever the noise level, whether the denoiser is still bad
-    or already good. A weight may depend on the noisy points and on the networks, but not on the noise itself: so it
+    1/t³. With the factor D, or D³, the loss is of one order whatever the noise level, whether the denoiser is still bad
+    or already good; and of the third order the tensor counts as much as its diagonal, see `entry_weight`. A weight may depend on the noisy points and on the networks, but not on the noise itself: so it
     does not move the minimiser.
 
     Args:
@@ -207,7 +214,7 @@ def trace_weight(
     t = (scale * (s2.trace() + s2.dimension / variance)).detach()
     if pool is not None:
         t = pool(t).expand(len(s2))
-    return s2.dimension / t.clamp(min=s2.dimension / 100) ** order
+    return s2.dimension ** (2 * order - 3) / t.clamp(min=s2.dimension / 100) ** order
 
 
 def entry_weight(s2: SymmetricMatrix, sigma: float | Tensor, unit: Tensor | None = None) -> Tensor:
@@ -227,6 +234,29 @@ def entry_weight(s2: SymmetricMatrix, sigma: float | Tensor, unit: Tensor | None
     scale = variance if unit is None else _of_each_point(unit, len(s2))
     c = (scale * (s2.diagonal().mT + 1 / variance)).mT.detach()
     return (c.clamp(min=0) + SMALLEST) ** -3
+
+
+def probe_weight(
+    s2: SymmetricMatrix, probe: Tensor, sigma: float | Tensor, unit: Tensor | None = None
+) -> Tensor:
+    """`D²/c³` with `c = vᵀCov v/v̄` as it is predicted, held fixed: the weight of each probe v in
+    `second_derivative_matching`, with which κ3 is compared in units of the standard deviation along v; v̄ = σ² where
+    there is one noise level.
+
+    Args:
+        s2: at n points.
+        probe: v, `(n, D)`, of the length √D.
+        sigma, unit: see `trace_weight`.
+
+    Returns:
+        `(n,)`, without units.
+
+    Source: ours.
+    """
+    variance = _of_each_point(sigma, len(s2)) ** 2
+    scale = variance if unit is None else _of_each_point(unit, len(s2))
+    c = (scale * (s2.quadratic(probe) + probe.square().sum(1) / variance)).detach()
+    return probe.shape[1] ** 2 / c.clamp(min=SMALLEST * probe.shape[1]) ** 3
 
 
 def _of_each_point(values: float | Tensor, count: int) -> float | Tensor:
@@ -296,7 +326,7 @@ def _third_centered(
 def _second_derivative(
     s1: Tensor, s2: Any, s3: SymmetricCP, p: Perturbation, weight: Tensor | None, probe: Tensor, product: Tensor
 ) -> Tensor:
-    return second_derivative_matching(s3, probe, product, weight)
+    return second_derivative_matching(s3[: len(probe)], probe, product, None if weight is None else weight[: len(probe)])
 
 
 def centered_and_second_derivative(
@@ -306,12 +336,13 @@ def centered_and_second_derivative(
     p: Perturbation,
     weight: Tensor | None,
     entries: Tensor,
+    along: Tensor,
     probe: Tensor,
     product: Tensor,
 ) -> Tensor:
     """Both kinds of target, see `centered_and_jacobian`."""
-    matched = second_derivative_matching(s3, probe, product, weight) / probe.shape[1] ** 2
-    return _third_centered(s1, s2, s3, p, weight, entries) + 10 * matched
+    matched = second_derivative_matching(s3[: len(probe)], probe, product, along)
+    return _third_centered(s1, s2, s3, p, weight, entries) + matched
 
 
 OBJECTIVES: dict[int, dict[str, Objective]] = {

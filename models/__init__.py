@@ -10,6 +10,7 @@ from models.networks import NETWORK_NAMES, NETWORKS, Networks, SeparateNetworks,
 from models.refinenet import RefineNet
 from models.scores import Locality, ScoreModel, Scores
 from models.second_order import DiagonalHead, LowRankHead
+from models.third_order import ConditionalThirdOrderHead, ThirdOrderHead, ThirdOrderNetworks
 from models.unet import DDPMUNet, UNet
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "NETWORKS",
     "NETWORK_NAMES",
     "ConditionalNetworks",
+    "ConditionalThirdOrderHead",
     "CovarianceNetwork",
     "DDPMUNet",
     "Denoiser",
@@ -32,6 +34,8 @@ __all__ = [
     "SeparateNetworks",
     "SharedConditionalNetwork",
     "SharedNetwork",
+    "ThirdOrderHead",
+    "ThirdOrderNetworks",
     "UNet",
     "build",
     "check_external",

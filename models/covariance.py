@@ -19,7 +19,7 @@ from linalg import DiagonalPlusLowRank, SymmetricMatrix, TaperedLowRank, orthogo
 from models.denoiser import Denoiser, Level, condition, variance_scale
 from models.unet import UNet
 
-__all__ = ["CovarianceHead", "CovarianceNetwork", "FeatureCovariance", "begin_last_layer"]
+__all__ = ["CovarianceHead", "CovarianceNetwork", "FeatureCovariance", "begin_last_layer", "begin_weights"]
 
 FLOOR = 1e-6
 COLUMNS_BEGIN = 0.02
@@ -92,15 +92,8 @@ class CovarianceNetwork(nn.Module):
         return self.head(self.network(images, condition(sigma, x)), sigma)
 
     def begin_from(self, denoiser: Denoiser) -> None:
-        """Takes over the weights of a denoiser's network, but for the last layer; D(x̃) is not seen at first. A position
-        map is left out where this network has none."""
-        own = self.network.state_dict()
-        for name, value in denoiser.network.state_dict().items():
-            if name == "conv_in.weight":
-                own[name].zero_()[:, : value.shape[1]] = value
-            elif not name.startswith("conv_out.") and (name != "positions" or name in own):
-                own[name].copy_(value)
-        self.network.load_state_dict(own)
+        """Takes over the weights of a denoiser's network, but for the last layer; D(x̃) is not seen at first."""
+        begin_weights(self.network, denoiser.network)
 
 
 class FeatureCovariance(nn.Module):
@@ -121,6 +114,19 @@ class FeatureCovariance(nn.Module):
     def forward(self, features: Tensor, sigma: Level) -> SymmetricMatrix:
         """The covariance at B points, in the squared units of the data."""
         return self.head(self.network(features, condition(sigma, features)), sigma)
+
+
+@torch.no_grad()
+def begin_weights(network: UNet, trained: UNet) -> None:
+    """Takes over the weights of a trained network, but for the last layer. Inputs that it does not have are not seen at
+    first; a position map is left out where this network has none."""
+    own = network.state_dict()
+    for name, value in trained.state_dict().items():
+        if name == "conv_in.weight":
+            own[name].zero_()[:, : value.shape[1]] = value
+        elif not name.startswith("conv_out.") and (name != "positions" or name in own):
+            own[name].copy_(value)
+    network.load_state_dict(own)
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from models.denoisers.names import external_denoiser
 from models.networks import Networks, build
 from models.published import translate_checkpoint
 from models.scores import ScoreModel, Scores
+from models.third_order import ConditionalThirdOrderHead, ThirdOrderNetworks
 
 __all__ = ["load", "score_model", "take_denoiser"]
 
@@ -91,7 +92,10 @@ def score_model(network: Networks, config: Config, shape: tuple[int, ...]) -> Sc
             about |= {"like": denoiser.like, "locality": denoiser.locality(sigma)}
         if config.model.head == "none":
             return Scores(sigma, s1, **about)
-        return Scores(sigma, s1, lambda x: sized.second_order(x, sigma), lambda x: sized(x, sigma), **about)
+        if isinstance(sized, ThirdOrderNetworks):
+            about["s3"] = lambda x: sized.third_order(x, sigma)
+        lower = sized.lower if isinstance(sized, ThirdOrderNetworks) else sized
+        return Scores(sigma, s1, lambda x: sized.second_order(x, sigma), lambda x: lower(x, sigma), **about)
 
     return ScoreModel(at, config.sigmas, shape, config, network, values)
 
@@ -133,16 +137,21 @@ def _run_folder(path: Path) -> Path:
         raise UserError(f"{path}: not a run folder or a checkpoint in one ({missing} is missing)") from error
 
 
-def take_denoiser(network: ConditionalNetworks, model: ScoreModel) -> None:
-    """Copies a trained denoiser into networks that have a covariance, which begins from it where they say so.
+def take_denoiser(network: Networks, model: ScoreModel) -> None:
+    """Copies a trained denoiser into networks that have a covariance, which begins from it where they say so; or both
+    orders into networks that have a third, which begins from them.
 
     Args:
-        network: `ConditionalNetworks`.
+        network: `ConditionalNetworks`, or such with a third order.
         model: of a run with the same `model.unet`.
 
     Raises:
         UserError: where the two are not of the same network.
     """
+    if isinstance(network, ThirdOrderNetworks):
+        _take_lower_orders(network, model)
+        return
+    assert isinstance(network, ConditionalNetworks)  # the schema asks for it
     trained = getattr(model.network, "denoiser", None)
     try:
         if trained is None or network.covariance is None:
@@ -150,6 +159,22 @@ def take_denoiser(network: ConditionalNetworks, model: ScoreModel) -> None:
         network.begin_from(trained)
     except RuntimeError as error:
         raise UserError("model.denoiser: not a run of the same model.network: unet and model.unet") from error
+
+
+def _take_lower_orders(network: ThirdOrderNetworks, model: ScoreModel) -> None:
+    trained = model.network
+    if isinstance(trained, ThirdOrderNetworks):
+        trained = trained.lower
+    try:
+        if not isinstance(trained, ConditionalNetworks) or trained.covariance is None:
+            raise RuntimeError
+        network.lower.load_state_dict(trained.state_dict())
+    except RuntimeError as error:
+        raise UserError(
+            "model.denoiser: not a run of s1 and s2 with the same networks, which model.order: 3 expects"
+        ) from error
+    if isinstance(network.third, ConditionalThirdOrderHead):
+        network.third.begin_from(trained)
 
 
 def _weights(state: object, config: Config, path: Path) -> tuple[Config, dict[str, Tensor]]:

@@ -1,7 +1,8 @@
-"""The networks that are trained together, as one module: s1, and s2 where there is a second order.
+"""The networks that are trained together, as one module: s1, s2 where there is a second order, and s3 where there is a
+third.
 
-Every such module maps points and σ to both scores, `(x, sigma) -> (s1, s2)`; those made for one noise level take σ for
-the level that they were made for.
+Every such module maps points and σ to its scores, `(x, sigma) -> (s1, s2)` or `(s1, s2, s3)`; those made for one noise
+level take σ for the level that they were made for.
 """
 
 import math
@@ -21,6 +22,7 @@ from models.denoisers.names import external_denoiser
 from models.mlp import MLP
 from models.refinenet import RefineNet
 from models.second_order import DiagonalHead, LowRankHead, second_order_score, windows
+from models.third_order import ConditionalThirdOrderHead, ThirdOrderHead, ThirdOrderNetworks, begin_third_order
 from models.unet import UNet, pad_to_multiple
 
 __all__ = ["NETWORKS", "NETWORK_NAMES", "Networks", "SeparateNetworks", "SharedNetwork", "build", "check_network"]
@@ -84,7 +86,7 @@ class SharedNetwork(nn.Module):
         return self(x, sigma)[1]
 
 
-Networks = SeparateNetworks | SharedNetwork | ConditionalNetworks
+Networks = SeparateNetworks | SharedNetwork | ConditionalNetworks | ThirdOrderNetworks
 
 
 def _refinenet(shape: tuple[int, ...], width: int, outputs: int) -> RefineNet:
@@ -137,20 +139,27 @@ def build(config: Config, shape: tuple[int, ...], denoiser: nn.Module | None = N
         denoiser: that of `model.denoiser` where it comes from elsewhere and is at hand already.
 
     Returns:
-        a module that maps x `(B, D)` and σ to `(s1, s2)`, s2 None where the head is `none`.
+        a module that maps x `(B, D)` and σ to `(s1, s2)`, s2 None where the head is `none`, or to `(s1, s2, s3)` where
+        `model.order` is 3.
 
     Raises:
         UserError: where `model.head` is not known, or the network does not take such points.
     """
     check_network(config, shape)
+    lower = _lower_orders(config, shape, denoiser)
+    if config.model.order != 3:
+        return lower
+    return ThirdOrderNetworks(lower, _third_order(config, shape), frozen=config.model.lower_orders_frozen)
+
+
+def _lower_orders(config: Config, shape: tuple[int, ...], denoiser: nn.Module | None) -> Networks:
     model = config.model
     rank = config.rank if model.head == "low_rank" else 0
     if model.network == "unet" or model.external:
         return _conditional(config, cast(tuple[int, int, int], shape), rank, denoiser)
-    make = NETWORKS[model.network if len(shape) == 3 else "mlp"]
 
     def network(outputs: int = 1) -> nn.Module:
-        return make(shape, model.ngf, outputs)
+        return _network(config, shape, outputs)
 
     if model.head == "none":
         return SeparateNetworks(network())
@@ -162,6 +171,26 @@ def build(config: Config, shape: tuple[int, ...], denoiser: nn.Module | None = N
     if rank == 0:
         return SeparateNetworks(network(), DiagonalHead(network(), covariance, sigma))
     return SeparateNetworks(network(), LowRankHead(network(), network(rank), rank, covariance, sigma))
+
+
+def _network(config: Config, shape: tuple[int, ...], outputs: int) -> nn.Module:
+    """A network for one noise level."""
+    make = NETWORKS[config.model.network if len(shape) == 3 else "mlp"]
+    return make(shape, config.model.ngf, outputs)
+
+
+def _third_order(config: Config, shape: tuple[int, ...]) -> ThirdOrderHead:
+    """The network of s3, and what is made of its outputs."""
+    model = config.model
+    rank = 0 if model.head == "diagonal" else config.rank if model.third_rank is None else model.third_rank
+    if model.network != "unet":
+        return ThirdOrderHead(_network(config, shape, 1 + 2 * rank), shape, rank)
+    channels, height, width = cast(tuple[int, int, int], shape)
+    options = model.unet.model_dump() | {"positions": model.unet.positions and model.covariance_positions}
+    network = UNet(3 * channels, (height, width), (1 + 2 * rank) * channels, **options)
+    begin_third_order(network, channels, rank)
+    mean, std = cast(float, config.data.mean), cast(float, config.data.std)
+    return ConditionalThirdOrderHead(network, (channels, height, width), rank, mean, std)
 
 
 def _conditional(

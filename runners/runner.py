@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import datasets
+import linalg
 import losses
 import models
 from configs import Config, UserError
@@ -41,7 +42,8 @@ class Runner(Generic[Data]):
     what `--test` measures and draws (`evaluate`).
 
     Attributes:
-        order: 1, or 2 where s1 and s2 are trained together: which objectives there are (`losses.OBJECTIVES`).
+        order: 1, 2 where s1 and s2 are trained together, or 3 where s3 is too: which objectives there are
+            (`losses.OBJECTIVES`).
         first_order_weight: the factor of the first order in the published objectives of both.
         synthetic: whether it takes densities in place of images.
 
@@ -66,6 +68,8 @@ class Runner(Generic[Data]):
         if (config.data.dataset == "Synthetic") != self.synthetic:
             kind = "Synthetic" if self.synthetic else "images"
             raise UserError(f"data.dataset: {name} trains on {kind}, not on {config.data.dataset}")
+        if config.model.order == 3:
+            self.order = 3
         if config.loss not in (known := losses.OBJECTIVES[self.order]):
             raise UserError(f"loss: {name} has no {config.loss}; one of {', '.join(known)}")
         if config.batch_size % world.size:
@@ -74,7 +78,9 @@ class Runner(Generic[Data]):
         if config.model.head == "low_rank" and config.rank > size:
             raise UserError(f"rank: {config.rank} columns for points of {size} values; at most {size} is allowed")
         self.objective = known[config.loss]
-        if self.order == 2 and config.model.frozen:
+        if config.model.lower_orders_frozen:
+            self.objective = self.objective.on_frozen_orders()
+        elif self.order >= 2 and config.model.frozen:
             self.objective = self.objective.on_frozen_denoiser()
 
     # --- what a runner adds ---
@@ -209,21 +215,51 @@ class Runner(Generic[Data]):
         objective, sigma = self.objective, state.draw_levels()
         p = objective.perturb(clean, sigma, noise)
         inputs = p.inputs.requires_grad_() if objective.probes else p.inputs
-        s1, s2 = state.scores(inputs, p.levels, objective.rows(p))
+        s1, s2, s3 = state.scores(inputs, p.levels, objective.rows(p), objective.third_rows(p))
         needs: dict[str, Any] = {}
         if objective.orthogonal:
             needs["progress"] = state.progress
         if isinstance(sigma, Tensor):
             assert self.config.data.std is not None  # measured when the run was made
             needs["unit"] = sigma**4 / models.variance_scale(sigma, self.config.data.std)
-        if objective.weighted and s2 is not None:
+        if objective.weighted and s2 is not None and not objective.third_alone:
             pool = self._batch_mean if self.config.model.covariance == "free" else None
             needs["weight"] = losses.trace_weight(s2, sigma, needs.get("unit"), pool)
         if objective.probes and s2 is not None:
             needs |= self._probes(state, p, inputs, s1, s2)
+        if s3 is not None and s2 is not None:
+            needs |= {"s3": s3, "third": self._third_needs(state, p, s1, s2, needs.get("unit"))}
         if self.config.model.frozen:
             s1 = s1.detach()
         return objective(p, s1, s2, self.first_order_weight, **needs)
+
+    def _third_needs(
+        self, state: TrainingState, p: Perturbation, s1: Tensor, s2: SymmetricMatrix, unit: Tensor | None
+    ) -> dict[str, Tensor]:
+        """What the third order takes besides the scores. Its probes have a generator of their own, so that the lower
+        orders see the noise that they see without it."""
+        objective, needs = self.objective, {}
+        at_s3 = s2[: objective.third_rows(p)]
+        if objective.weighted:
+            pool = self._batch_mean if self.config.model.covariance == "free" else None
+            needs["weight"] = losses.trace_weight(at_s3, p.sigma, unit, pool, order=3)
+            needs["entries"] = losses.entry_weight(at_s3, p.sigma, unit)
+        if objective.third_probes is not None:
+            few = slice(objective.probed(len(p.clean)))
+            level = p.sigma[few] if isinstance(p.sigma, Tensor) else p.sigma
+            normal = state.draw_apart(torch.randn, p.clean.shape[1])[few]
+            with torch.no_grad():
+                covariance = level**4 * s2[few].detach() + level**2
+                e = p.noise[few] + level * s1[few]
+                probe = losses.PROBES[objective.third_probes](normal, covariance, e)
+            product = linalg.second_derivative_product(
+                lambda x: state.network.first_order(x, level), p.inputs[few].detach(), probe
+            )
+            needs |= {"probe": probe, "product": product}
+            if objective.weighted:
+                own = unit[few] if unit is not None else None
+                needs["along"] = losses.probe_weight(s2[few], probe, level, own)
+        return needs
 
     def _probes(
         self, state: TrainingState, p: Perturbation, inputs: Tensor, s1: Tensor, s2: SymmetricMatrix

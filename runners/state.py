@@ -16,8 +16,8 @@ import configs
 import datasets
 import models
 from configs import Config, ModelConfig, UserError
-from linalg import SymmetricMatrix
-from models import ConditionalNetworks, Networks, checkpoint
+from linalg import SymmetricCP, SymmetricMatrix
+from models import Networks, ThirdOrderNetworks, checkpoint
 from runners import random_state
 from runners.distributed import World
 
@@ -53,6 +53,8 @@ class TrainingState:
         torch.manual_seed(config.seed)
         torch.set_rng_state(datasets.generator_of(config.seed).get_state())  # of which the line before drops bits
         self.network = models.build(config, shape).to(self.device)
+        third = isinstance(self.network, ThirdOrderNetworks)
+        self._clipped = [self.network.lower, self.network.third] if third else [self.network]  # s3 leaves them alone
         if config.channels_last:
             self.network.to(memory_format=torch.channels_last)
         trained = [weight for weight in self.network.parameters() if weight.requires_grad]
@@ -95,6 +97,11 @@ class TrainingState:
         """
         return distribution(self.config.batch_size, columns, generator=self.generator, device=self.device)[self.share]
 
+    def draw_apart(self, distribution: Callable[..., Tensor], columns: int) -> Tensor:
+        """Like `draw`, of numbers that follow from the seed and the step alone: the other generator does not move."""
+        generator = datasets.generator_of(datasets.derived_seed(self.config.seed, self.step), self.device)
+        return distribution(self.config.batch_size, columns, generator=generator, device=self.device)[self.share]
+
     def draw_levels(self) -> float | Tensor:
         """The noise level of the run, or of each point of this process's share of the batch, `(B, 1)`, drawn
         log-uniformly from its range."""
@@ -104,19 +111,22 @@ class TrainingState:
         return low * (high / low) ** self.draw(torch.rand, 1)
 
     def scores(
-        self, inputs: Tensor, sigma: float | Tensor, rows: int | None = None
-    ) -> tuple[Tensor, SymmetricMatrix | None]:
-        """Both scores at `inputs` and their σ, s2 at the first `rows` of them, in one call of the network and in the
-        configured precision; the values are float32."""
+        self, inputs: Tensor, sigma: float | Tensor, rows: int | None = None, third_rows: int | None = None
+    ) -> tuple[Tensor, SymmetricMatrix | None, SymmetricCP | None]:
+        """The scores at `inputs` and their σ, s2 at the first `rows` of them and s3 at the first `third_rows`, in one
+        call of the network and in the configured precision; the values are float32."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            return self._forward(inputs, sigma, rows)
+            if self.config.model.order == 3:
+                return self._forward(inputs, sigma, rows, third_rows)
+            return *self._forward(inputs, sigma, rows), None
 
     def update(self) -> None:
         """Moves the weights along the gradients that they have, and the average after them."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate
         if self.config.clip_grad is not None:
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_grad)
+            for part in self._clipped:
+                torch.nn.utils.clip_grad_norm_(part.parameters(), self.config.clip_grad)
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.average is not None:
@@ -196,7 +206,6 @@ class TrainingState:
             UserError: where it can't be read or is not of the same network.
         """
         if self.config.model.denoiser is not None and not self.config.model.external:
-            assert isinstance(self.network, ConditionalNetworks)  # the schema asks for it
             models.take_denoiser(self.network, models.load(self.config.model.denoiser, self.device))
             if self.average is not None:
                 self.average.module.load_state_dict(self.network.state_dict())

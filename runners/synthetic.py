@@ -19,7 +19,8 @@ PREVIEWED = 1000
 
 
 class SyntheticRunner(Runner[DensityData]):
-    """Trains multilayer perceptrons on `data.density`: s1, and s2 with the head that `model.head` names."""
+    """Trains multilayer perceptrons on `data.density`: s1, s2 with the head that `model.head` names, and s3 where
+    `model.order` is 3."""
 
     synthetic = True
 

@@ -166,3 +166,12 @@ def test_a_second_derivative_along_a_vector_leaves_no_graph() -> None:
     expected = -inner.sin() * (X @ layer.weight.detach().mT).square()
     torch.testing.assert_close(product, expected)
     assert not product.requires_grad
+
+
+@pytest.mark.parametrize("function", [torch.nn.functional.silu, torch.nn.SiLU(), torch.nn.functional.gelu])
+def test_second_derivatives_of_what_torch_cannot_differentiate_twice_forward(function) -> None:
+    product = second_derivative_product(function, X, X)
+    leaf = X.clone().requires_grad_()
+    (first,) = torch.autograd.grad(function(leaf).sum(), leaf, create_graph=True)
+    (second,) = torch.autograd.grad(first.sum(), leaf)
+    torch.testing.assert_close(product, second * X.square(), rtol=1e-8, atol=1e-8)

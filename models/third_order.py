@@ -1,0 +1,152 @@
+"""A third-order score beside networks of the first two: a network of its own, whose outputs are made a symmetric tensor.
+
+    κ3 = σ⁶ s3 = diag(t³∘a) + Σ_i m_i (t ∘ ω_i ∘ b_i)^{⊗3}
+
+t is the scale of each entry: its predicted standard deviation, or σ where there is one noise level. ω_i are windows over
+the image (`models.second_order.windows`), ones for points that are no images.
+"""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from linalg import SymmetricCP, SymmetricMatrix
+from models.conditional import ConditionalNetworks
+from models.covariance import CovarianceNetwork, begin_weights
+from models.denoiser import Denoiser, Level, condition
+from models.second_order import windows
+from models.unet import UNet
+
+__all__ = ["ConditionalThirdOrderHead", "ThirdOrderHead", "ThirdOrderNetworks", "begin_third_order"]
+
+COLUMNS_BEGIN = 0.3
+
+
+class ThirdOrderHead(nn.Module):
+    """s3 at one noise level.
+
+    Args:
+        network: from points `(B, D)` to a, the r columns of b and r maps whose means are the weights m, one after the
+            other, `(B, (1 + 2r)·D)`.
+        shape: of a point, `(C, H, W)` or `(D,)`.
+        rank: r; 0 for a diagonal s3.
+    """
+
+    windows: Tensor | None
+
+    def __init__(self, network: nn.Module, shape: tuple[int, ...], rank: int):
+        super().__init__()
+        self.network, self.rank = network, rank
+        channels = cast(tuple[int, int, int], shape)
+        self.register_buffer("windows", windows(rank, channels) if len(shape) == 3 and rank else None, persistent=False)
+
+    def forward(self, x: Tensor, s1: Tensor, s2: SymmetricMatrix, sigma: Level) -> SymmetricCP:
+        """s3 in units of 1/σ³ at x `(B, D)`, where s1 and s2 are what they are given to be."""
+        return self.tensor(self.network(x), torch.full_like(x, 1) * sigma, sigma)
+
+    def tensor(self, outputs: Tensor, scale: Tensor, sigma: Level) -> SymmetricCP:
+        """s3 from the outputs `(B, (1 + 2r)·D)` and the scales t `(B, D)`."""
+        values = outputs.unflatten(1, (1 + 2 * self.rank, -1))
+        a, b, maps = values[:, 0], values[:, 1 : 1 + self.rank], values[:, 1 + self.rank :]
+        if self.windows is not None:
+            b = b * self.windows
+        cumulant = SymmetricCP(maps.mean(2), (scale[:, None] * b).mT, scale**3 * a)
+        return cumulant * sigma**-6
+
+
+class ConditionalThirdOrderHead(ThirdOrderHead):
+    """s3 at every noise level of a range, from x̃, D(x̃) and the predicted standard deviations.
+
+    Args:
+        network: from images `(B, 3C, H, W)` and c `(B,)` to `(B, (1 + 2r)·C, H, W)`.
+        shape, rank: see `ThirdOrderHead`.
+        mean, std: of all values of the data.
+    """
+
+    network: UNet
+
+    def __init__(self, network: UNet, shape: tuple[int, int, int], rank: int, mean: float, std: float):
+        super().__init__(network, shape, rank)
+        self.shape, self.mean, self.std = shape, mean, std
+
+    def forward(self, x: Tensor, s1: Tensor, s2: SymmetricMatrix, sigma: Level) -> SymmetricCP:
+        denoised, deviation = x + sigma**2 * s1, (sigma**4 * s2.diagonal() + sigma**2).clamp(min=0).sqrt()
+        total = (sigma**2 + self.std**2) ** 0.5
+        unit = sigma * self.std / total
+        inputs = torch.stack([(x - self.mean) / total, (denoised - self.mean) / self.std, deviation / unit], dim=1)
+        images = inputs.unflatten(2, self.shape).flatten(1, 2)
+        return self.tensor(self.network(images, condition(sigma, x)).flatten(1), deviation, sigma)
+
+    def begin_from(self, lower: ConditionalNetworks) -> None:
+        """Takes over the weights of the covariance's network, or of the denoiser's, but for the last layer; inputs that
+        it does not have are not seen at first."""
+        trained = lower.covariance if isinstance(lower.covariance, CovarianceNetwork) else lower.denoiser
+        if isinstance(trained, CovarianceNetwork | Denoiser):
+            begin_weights(self.network, trained.network)
+
+
+@torch.no_grad()
+def begin_third_order(network: UNet, channels: int, rank: int) -> None:
+    """The last layer of a third order's network at the start of a training: columns of about 0.3 in units of the
+    predicted standard deviations, a and m zero.
+
+    Args:
+        network: whose last layer gives a, b, and the maps of m.
+        channels: of an image.
+        rank: r.
+    """
+    weight = network.conv_out.weight
+    nn.init.normal_(weight, std=COLUMNS_BEGIN / weight[0].numel() ** 0.5)
+    nn.init.zeros_(weight[:channels])
+    nn.init.zeros_(weight[(1 + rank) * channels :])
+    nn.init.zeros_(cast(Tensor, network.conv_out.bias))
+
+
+class ThirdOrderNetworks(nn.Module):
+    """Networks of both lower orders, and a third order that learns beside them: no gradient of it reaches them.
+
+    Args:
+        lower: maps x and σ to `(s1, s2)`; see `models.networks`.
+        third: maps x, s1, s2 and σ to s3.
+        frozen: nothing of `lower` is trained.
+    """
+
+    def __init__(self, lower: nn.Module, third: ThirdOrderHead, frozen: bool = False):
+        super().__init__()
+        self.lower, self.third, self.frozen = lower, third, frozen
+        if frozen:
+            lower.requires_grad_(False)
+
+    @property
+    def denoiser(self) -> nn.Module | None:
+        """Of `lower`, where it has one."""
+        return getattr(self.lower, "denoiser", None)
+
+    def forward(
+        self, x: Tensor, sigma: Level, rows: int | None = None, third_rows: int | None = None
+    ) -> tuple[Tensor, SymmetricMatrix, SymmetricCP]:
+        """All three at x `(B, D)`; s2 at the first `rows` points only, s3 at the first `third_rows`, which are no more,
+        where they are given."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            s1, s2 = self.lower(x, sigma, rows)
+        count = len(s2) if third_rows is None else third_rows
+        level = sigma[:count] if isinstance(sigma, Tensor) and sigma.ndim else sigma
+        return s1, s2, self.third(x[:count].detach(), s1[:count].detach(), s2[:count].detach(), level)
+
+    def compile(self, *args: object, **options: object) -> None:
+        """Compiles the networks, and not what is made of their outputs."""
+        self.lower.compile(*args, **options)
+        self.third.network.compile(*args, **options)
+
+    def first_order(self, x: Tensor, sigma: Level) -> Tensor:
+        """The score alone, `(B, D)`."""
+        return self.lower.first_order(x, sigma)
+
+    def second_order(self, x: Tensor, sigma: Level) -> SymmetricMatrix:
+        """The second-order score alone."""
+        return self.lower.second_order(x, sigma)
+
+    def third_order(self, x: Tensor, sigma: Level) -> SymmetricCP:
+        """The third-order score."""
+        return self(x, sigma)[2]
