@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 POINTS = ("plus", "minus", "clean")
-SMALLEST = 0.02  # a variance, in units of v
+SMALLEST = 0.05  # a variance, in units of v
 
 
 @dataclass(frozen=True)
@@ -218,14 +218,14 @@ def trace_weight(
 
 
 def entry_weight(s2: SymmetricMatrix, sigma: float | Tensor, unit: Tensor | None = None) -> Tensor:
-    """`1/(c_d + 0.02)³` with `c_d = Cov_dd/v` as it is predicted, held fixed: the weight of each entry in
+    """`1/(c_d + 0.05)³` with `c_d = Cov_dd/v` as it is predicted, held fixed: the weight of each entry in
     `d3sm_diagonal`, whose targets are cubes of entries; v = σ² where there is one noise level.
 
     Args:
         s2, sigma, unit: see `trace_weight`.
 
     Returns:
-        `(n, D)`, without units: at most 125,000, where a variance is next to nothing and any error of the denoiser
+        `(n, D)`, without units: at most 8000, where a variance is next to nothing and any error of the denoiser
         would count for thousands.
 
     Source: ours; the weight is that of weighted least squares (Aitken 1935).
