@@ -141,7 +141,9 @@ class ModelConfig(Section):
     head: Literal["none", "diagonal", "low_rank"] = Field(
         "low_rank", description="The second order; none: s1 alone. Only SyntheticRunner has a choice."
     )
-    order: Literal[2, 3] = Field(2, description="The highest that is trained beside s1; 3: s3 with a network of its own.")
+    order: Literal[2, 3] = Field(
+        2, description="The highest that is trained beside s1; 3: s3 with a network of its own."
+    )
     third_rank: Count | None = Field(None, description="Columns of s3, where it has any; by default those of s2, rank.")
     unet: UNetConfig = Field(default_factory=UNetConfig, description="Of network: unet, which takes a range of σ.")
     taper: dict[Annotated[float, BeforeValidator(_number), Field(gt=0)], Count] | None = Field(
@@ -287,7 +289,9 @@ class Config(Section):
             raise ValueError("lr_schedule is cosine and max_steps is not given; say how long the training is")
         self._check_denoiser()
         if self.model.order == 3 and self.model.head == "none":
-            raise ValueError("model.order is 3 and there is no second order; a runner or model.head with s2 is expected")
+            raise ValueError(
+                "model.order is 3 and there is no second order; a runner or model.head with s2 is expected"
+            )
         if self.model.taper is not None and (columns := sum(self.model.taper.values())) != self.rank:
             raise ValueError(f"model.taper has {columns} columns and rank is {self.rank}; make them equal")
         if self.model.taper_learned and self.model.taper is None:

@@ -5,6 +5,7 @@ from inference import guidance, operators
 from inference.bounds import Bound, variational_bounds
 from inference.driver import DivergedError
 from inference.likelihood import bits_per_entry, dequantised, log_likelihood
+from inference.marginals import SplitNormal
 from inference.measurements import conditional, conditional_scores, kalman_step, ozaki_corrector
 from inference.pictures import denoise
 from inference.posteriors import Posterior, posterior
@@ -29,6 +30,7 @@ __all__ = [
     "GaussianPrior",
     "IsotropicCovariance",
     "Posterior",
+    "SplitNormal",
     "annealed_langevin",
     "annealed_ozaki",
     "bits_per_entry",

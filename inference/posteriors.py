@@ -1,4 +1,5 @@
-"""The Gaussian approximation of the clean point given the noisy one: mean, spread, directions, samples."""
+"""The clean point given the noisy one: mean, spread, directions and samples of its Gaussian approximation, and how skewed
+it is."""
 
 import math
 import numbers
@@ -10,9 +11,18 @@ import torch
 from torch import Tensor
 
 from inference.arguments import noise_of, points_of, positive_number, whole_number
+from inference.marginals import SplitNormal
 from inference.regions import Where, entries_of, region_of, restricted_scores
 from inference.tweedie import posterior_covariance, posterior_mean
-from linalg import Jacobian, SymmetricMatrix, hutchinson_diagonal, refine_eigenpairs, restrict
+from linalg import (
+    Jacobian,
+    SecondDerivative,
+    SymmetricMatrix,
+    SymmetricTensor,
+    hutchinson_diagonal,
+    refine_eigenpairs,
+    restrict,
+)
 from models import Scores
 
 __all__ = ["Posterior", "posterior"]
@@ -23,7 +33,7 @@ PROBES = 64
 
 @dataclass(frozen=True)
 class Posterior:
-    """`N(E[x|x̃], Cov[x|x̃])` at B noisy points.
+    """`N(E[x|x̃], Cov[x|x̃])` at B noisy points, and the third cumulant beside it.
 
     A learned covariance can have negative variances. What needs positive ones takes those below `floor` for `floor`,
     and says how many there were in a `RuntimeWarning`; `covariance` itself stays as it was predicted.
@@ -93,14 +103,83 @@ class Posterior:
         and Hutchinson's, over 64 random probes, where they come from the Jacobian of s1."""
         return self._diagonal[1] / (2 * self._diagonal[0].clamp(min=self.floor).sqrt())
 
-    def interval(self, level: float = 0.9) -> tuple[Tensor, Tensor]:
+    @cached_property
+    def third_cumulant(self) -> SymmetricTensor:
+        """`κ3 = σ⁶ s3`, a symmetric tensor of order 3, in the cubed units of the data; where there is no s3, the second
+        derivative of s1 stands for it, known by products of some ten evaluations of the network each."""
+        with torch.no_grad():
+            if self.scores.s3 is not None:
+                return self.scores.s3(self.noisy) * self.sigma**6
+        return SecondDerivative(self.scores.s1, self.noisy, self.sigma**6)
+
+    @torch.no_grad()
+    def skewness(self, directions: Tensor | None = None) -> Tensor:
+        """`κ3/κ2^{3/2}`, without units, of each entry or along directions: positive where more is less surprising than
+        less.
+
+        Args:
+            directions: `(B, D)`, or `(B, D, k)` such as `principal_components` gives, of any length but zero.
+
+        Returns:
+            of each entry, `(B, D)`, or of each direction, `(B,)` or `(B, k)`. Where there is no s3, every entry and
+            direction costs a second derivative of s1.
+
+        Raises:
+            ValueError: where the directions are not of that shape.
+
+        Source: Meng et al. 2021, theorem 2; along a direction without s3, Manor and Michaeli, ICLR 2024, section 4.
+        """
+        if directions is None:
+            return self.third_cumulant.diagonal() / self.variance() ** 1.5
+        _, variance, third = self._along(directions)
+        return third / variance**1.5
+
+    @torch.no_grad()
+    def marginal(self, directions: Tensor | None = None) -> SplitNormal:
+        """The distribution of each entry, or of how far the clean point lies from the mean along directions: one of
+        these three moments, see `SplitNormal`, its skewness clipped at ±0.9 (`.clipped` says where).
+
+        Args:
+            directions: see `skewness`; they are taken for of unit length.
+
+        Returns:
+            of each entry, about the mean, `(B, D)` in the units of the data; or of each direction, about zero, `(B,)` or
+            `(B, k)`, in the same units.
+
+        Raises:
+            ValueError: where the directions are not of that shape.
+        """
+        if directions is None:
+            return SplitNormal.of_moments(self.mean, self.std(), self.skewness())
+        length, variance, third = self._along(directions)
+        return SplitNormal.of_moments(torch.zeros_like(length), variance.sqrt() / length, third / variance**1.5)
+
+    def _along(self, directions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The length of each direction v, and `vᵀκ2v` and `κ3(v, v, v)`, none of the variances below the floor."""
+        if directions.shape[:2] != self.mean.shape or directions.ndim > 3:
+            shapes = f"{tuple(self.mean.shape)} or {(*self.mean.shape, 'k')}".replace("'", "")
+            raise ValueError(f"directions have shape {tuple(directions.shape)}; {shapes} is expected")
+        directions = directions.to(self.mean)
+        length = directions.norm(dim=1)
+        variance = self._clip(self.covariance.quadratic(directions) / length**2, "variances along directions")
+        return length, variance * length**2, self.third_cumulant.form(directions)
+
+    def interval(self, level: float = 0.9, skewed: bool | None = None) -> tuple[Tensor, Tensor]:
         """The central interval of each entry that holds it with probability `level`: its ends, `(B, D)` each.
+
+        Args:
+            level: (1 − level)/2 lies below the interval, and as much above.
+            skewed: that of `marginal`, whose two ends may be of different distance from the mean; by default where s3
+                is known. False: that of the normal distribution.
 
         Raises:
             ValueError: where level is not between 0 and 1.
         """
         if not isinstance(level, numbers.Real) or not 0 < level < 1:
             raise ValueError(f"level is {level}; a probability between 0 and 1 is expected")
+        if self.scores.s3 is not None if skewed is None else skewed:
+            marginal = self.marginal()
+            return marginal.quantile((1 - level) / 2), marginal.quantile((1 + level) / 2)
         width = math.sqrt(2) * torch.erfinv(torch.tensor(level, dtype=torch.float64)).item() * self.std()
         return self.mean - width, self.mean + width
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from linalg import SymmetricCP, SymmetricTensor
 from models import Scores
 from models.tiles import Box, with_margin
 
@@ -54,7 +55,8 @@ def entries_of(box: Box, mask: Tensor | None, shape: Shape) -> Tensor:
 
 
 def restricted_scores(scores: Scores, noisy: Tensor, box: Box, mask: Tensor | None, shape: Shape) -> Scores:
-    """s1 of a region's entries, as a function of them alone, the rest of the picture as it is.
+    """s1 of a region's entries, as a function of them alone, the rest of the picture as it is; and s3 where it is known
+    as powers of vectors.
 
     Its Jacobian is that of the region's rows and columns. Where s1 is local, it is computed from the surroundings.
 
@@ -75,5 +77,14 @@ def restricted_scores(scores: Scores, noisy: Tensor, box: Box, mask: Tensor | No
     def of_region(x: Tensor) -> Tensor:
         return s1(fixed.expand(len(x), -1).index_copy(1, entries, x))[:, entries]
 
+    places = entries_of(box, mask, shape).to(noisy.device)
+
+    def third(x: Tensor) -> SymmetricTensor:
+        assert scores.s3 is not None
+        whole = scores.s3(noisy.expand(len(x), -1).index_copy(1, places, x))
+        assert isinstance(whole, SymmetricCP)  # what networks of images give
+        return whole.restricted(places)
+
     size = (shape[0], box.height, box.width) if mask is None else (len(entries),)
-    return Scores(scores.sigma, of_region, shape=size, like=noisy, values=scores.values)
+    s3 = None if scores.s3 is None else third
+    return Scores(scores.sigma, of_region, shape=size, like=noisy, values=scores.values, s3=s3)

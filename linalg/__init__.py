@@ -11,8 +11,8 @@ from linalg.krylov import block_krylov, block_lanczos, conjugate_gradients, lanc
 from linalg.matrix import SymmetricMatrix
 from linalg.orthogonal import orthogonal_columns
 from linalg.restricted import Restricted, restrict
-from linalg.second_derivatives import SecondDerivative, second_derivative_product
 from linalg.secants import refine_eigenpairs
+from linalg.second_derivatives import SecondDerivative, second_derivative_product
 from linalg.solves import logdet_estimate, solve_by_products
 from linalg.tapered import TaperedLowRank
 from linalg.tensors import SymmetricTensor

@@ -118,6 +118,10 @@ class SymmetricCP(SymmetricTensor):
         low_rank = self.weights[:, None, :] @ (self.vectors.mT @ v) ** self.order
         return (low_rank + self.diagonal_part[:, None, :] @ v**self.order)[:, 0]
 
+    def restricted(self, places: Tensor) -> "SymmetricCP":
+        """The entries at n places, no two alike, `(n,)`: tensors of dimension n."""
+        return replace(self, vectors=self.vectors[:, places], diagonal_part=self.diagonal_part[:, places])
+
     def slice(self, v: Tensor) -> "SymmetricCP":
         """`T(v, ·, …, ·)`, one place filled, of order k − 1 ≥ 2, for vectors `(B, D)`.
 

@@ -83,7 +83,9 @@ class SymmetricTensor(ABC):
             NotImplementedError: where k is not 3, unless the kind of tensor has them anyhow.
         """
         if self.order != 3:
-            raise NotImplementedError(f"a {type(self).__name__} of order {self.order} in full; of order 3 it can be had")
+            raise NotImplementedError(
+                f"a {type(self).__name__} of order {self.order} in full; of order 3 it can be had"
+            )
         axes = torch.eye(self.dimension, dtype=self.dtype, device=self.device).expand(len(self), -1, -1)
         pairs = [self.contract(axes + axis) - self.contract(axes - axis) for axis in axes.unsqueeze(3).unbind(2)]
         return torch.stack(pairs, dim=1) / 4

@@ -236,9 +236,7 @@ def entry_weight(s2: SymmetricMatrix, sigma: float | Tensor, unit: Tensor | None
     return (c.clamp(min=0) + SMALLEST) ** -3
 
 
-def probe_weight(
-    s2: SymmetricMatrix, probe: Tensor, sigma: float | Tensor, unit: Tensor | None = None
-) -> Tensor:
+def probe_weight(s2: SymmetricMatrix, probe: Tensor, sigma: float | Tensor, unit: Tensor | None = None) -> Tensor:
     """`D²/c³` with `c = vᵀCov v/v̄` as it is predicted, held fixed: the weight of each probe v in
     `second_derivative_matching`, with which κ3 is compared in units of the standard deviation along v; v̄ = σ² where
     there is one noise level.
@@ -326,7 +324,9 @@ def _third_centered(
 def _second_derivative(
     s1: Tensor, s2: Any, s3: SymmetricCP, p: Perturbation, weight: Tensor | None, probe: Tensor, product: Tensor
 ) -> Tensor:
-    return second_derivative_matching(s3[: len(probe)], probe, product, None if weight is None else weight[: len(probe)])
+    return second_derivative_matching(
+        s3[: len(probe)], probe, product, None if weight is None else weight[: len(probe)]
+    )
 
 
 def centered_and_second_derivative(

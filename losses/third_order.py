@@ -104,9 +104,7 @@ def d3sm_diagonal(s1: Tensor, s3: SymmetricCP, p: Perturbation, weight: Tensor) 
     return (weight * (p.at("plus", s3).diagonal() - target).square()).sum(1).mean() / 2
 
 
-def second_derivative_matching(
-    s3: SymmetricCP, v: Tensor, product: Tensor, weight: Tensor | None = None
-) -> Tensor:
+def second_derivative_matching(s3: SymmetricCP, v: Tensor, product: Tensor, weight: Tensor | None = None) -> Tensor:
     """`½ ‖s3(v, v, ·) − ∇²s1(v, v)‖²`: an s3 that is to be the second derivative of s1, seen along probes.
 
     Args:

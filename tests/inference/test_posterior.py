@@ -93,7 +93,7 @@ def test_refining_goes_to_the_components_that_s1_implies(setting):
 
 def test_intervals_samples_and_log_density_are_those_of_the_gaussian(setting):
     _, _, posterior, mean, covariance = setting
-    low, high = posterior.interval(0.9)
+    low, high = posterior.interval(0.9, skewed=False)
     close((high + low) / 2, mean)
     draws = posterior.sample(40_000, torch.Generator().manual_seed(0))
     assert draws.shape == (40_000, 8, 5)
@@ -307,3 +307,84 @@ def test_wrong_questions_to_a_posterior(setting):
     for floor in (0.0, -1.0, math.nan, "0"):
         with pytest.raises(ValueError, match="floor is .*; a positive, finite number is expected"):
             inference.posterior(posterior.scores, posterior.noisy, floor)
+
+
+# --- the third order ---
+
+
+def exact_third_cumulant(density: GaussianMixture, noisy: Tensor) -> Tensor:
+    """By the law of total cumulance of the posterior's components: nothing of Tweedie."""
+    eye = torch.eye(density.dimension, dtype=torch.float64)
+    shares = density.shares(noisy, SIGMA)
+    gains = density.covariances @ torch.linalg.inv(density.covariances + SIGMA**2 * eye)
+    means = density.means + torch.einsum("kij,bkj->bki", gains, noisy[:, None] - density.means)
+    within = (eye - gains) @ density.covariances
+    apart = means - (shares[:, :, None] * means).sum(1, keepdim=True)
+    mixed = torch.einsum("bk,kij,bkl->bijl", shares, within, apart)
+    between = torch.einsum("bk,bki,bkj,bkl->bijl", shares, apart, apart, apart)
+    return mixed + mixed.permute(0, 1, 3, 2) + mixed.permute(0, 3, 2, 1) + between
+
+
+@pytest.fixture(params=["exact s3", "second derivative of s1", "restricted"])
+def third_setting(request, setting):
+    density, noisy, posterior, mean, covariance = setting
+    if request.param != "exact s3":
+        scores = density.at(SIGMA)
+        posterior = inference.posterior(Scores(SIGMA, scores.s1, scores.s2), noisy)
+    rows = slice(2, 6) if request.param == "restricted" else slice(None)
+    posterior = posterior[rows]
+    return posterior, mean[rows], covariance[rows], exact_third_cumulant(density, noisy)[rows]
+
+
+def test_the_third_cumulant_and_its_skewness_are_exact(third_setting):
+    posterior, _, covariance, third = third_setting
+    close(posterior.third_cumulant.dense(), third, rtol=1e-6, atol=1e-8)
+    variances = covariance.diagonal(dim1=1, dim2=2)
+    close(posterior.skewness(), torch.einsum("biii->bi", third) / variances**1.5, rtol=1e-6, atol=1e-7)
+    values, directions = posterior.principal_components(2)
+    along = torch.einsum("bijk,bin,bjn,bkn->bn", third, *[directions] * 3)
+    close(posterior.skewness(directions), along / values**1.5, rtol=1e-6, atol=1e-7)
+    close(posterior.skewness(3 * directions[:, :, 0]), along[:, 0] / values[:, 0] ** 1.5, rtol=1e-6, atol=1e-7)
+
+
+def test_marginals_have_the_three_moments(third_setting):
+    posterior, mean, covariance, _ = third_setting
+    entries = posterior.marginal()
+    close(entries.mean, mean)
+    close(entries.std, covariance.diagonal(dim1=1, dim2=2).sqrt())
+    close(entries.skewness, posterior.skewness().clamp(-0.9, 0.9))
+    assert torch.equal(entries.clipped, posterior.skewness().abs() > 0.9)
+    values, directions = posterior.principal_components(2)
+    along = posterior.marginal(5 * directions)
+    close(along.mean, torch.zeros_like(values), rtol=0, atol=1e-12)
+    close(along.std, values.sqrt())
+    close(along.skewness, posterior.skewness(directions).clamp(-0.9, 0.9))
+    low, high = posterior.interval(0.8, skewed=True)
+    close(entries.cdf(low), torch.full_like(low, 0.1))
+    close(entries.cdf(high), torch.full_like(low, 0.9))
+    chosen = posterior.interval(0.8)
+    skewed = posterior.scores.s3 is not None
+    close(chosen[0], posterior.interval(0.8, skewed)[0])
+
+
+def test_a_skewed_interval_leaves_as_much_below_as_above():
+    """Of the posterior of a density whose tail is to one side: 40,000 draws of points and noise."""
+    density = GaussianMixture([0.7, 0.3], [[0.0], [1.2]], [[[0.04]], [[0.5]]])
+    generator = torch.Generator().manual_seed(0)
+    x = density.sample(40_000, generator).double()
+    noisy = x + 0.6 * torch.randn(x.shape, generator=generator, dtype=torch.float64)
+    posterior = inference.posterior(density.at(0.6), noisy)
+    outside = {}
+    for skewed in (False, True):
+        low, high = posterior.interval(0.9, skewed)
+        outside[skewed] = torch.stack([(x < low).double().mean(), (x > high).double().mean()])
+    assert ((outside[True] - 0.05).abs() < 0.6 * (outside[False] - 0.05).abs()).all()
+
+
+def test_directions_that_do_not_fit_are_refused(setting):
+    posterior = setting[2]
+    for directions in (torch.ones(8, 4), torch.ones(5), torch.ones(8, 5, 2, 1)):
+        with pytest.raises(ValueError, match=r"\(8, 5\) or \(8, 5, k\) is expected"):
+            posterior.skewness(directions)
+        with pytest.raises(ValueError, match=r"\(8, 5\) or \(8, 5, k\) is expected"):
+            posterior.marginal(directions)

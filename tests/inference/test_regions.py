@@ -5,7 +5,7 @@ import torch
 
 import inference
 import models
-from linalg import DiagonalPlusLowRank, TaperedLowRank
+from linalg import DiagonalPlusLowRank, SymmetricCP, TaperedLowRank
 from models import Locality, Scores
 
 close = torch.testing.assert_close
@@ -130,3 +130,17 @@ def test_locality_is_what_the_model_says():
     assert isinstance(locality, Locality)
     assert (locality.reach, locality.multiple) == (2, 2)
     assert models.from_denoiser(blurred, (SIGMA, SIGMA), SHAPE).at(SIGMA).locality is None
+
+
+@pytest.mark.parametrize("where", [BOX, some_pixels()], ids=["box", "mask"])
+def test_the_third_cumulant_is_that_of_its_entries(where):
+    generator = torch.Generator().manual_seed(3)
+    parts = (torch.randn(1, *shape, generator=generator, dtype=torch.float64) for shape in ((2,), (SIZE, 2), (SIZE,)))
+    tensor, base = SymmetricCP(*parts), learned("low rank")
+    scores = Scores(SIGMA, base.s1, base.s2, shape=SHAPE, s3=lambda x: tensor)
+    whole = inference.posterior(scores, picture())
+    region = whole.region(where)
+    rows = rows_of(some_pixels() if where is not BOX else mask_of_box())
+    close(region.third_cumulant.dense(), (SIGMA**6 * tensor).restricted(rows).dense())
+    close(region.skewness(), whole.skewness()[:, rows])
+    close(region.interval()[0], whole.interval()[0][:, rows])

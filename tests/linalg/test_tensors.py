@@ -15,7 +15,9 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 
 def cp(order: int, seed: int = 0, rank: int = R) -> SymmetricCP:
-    return SymmetricCP(normal(B, rank, seed=seed), normal(B, D, rank, seed=seed + 1), normal(B, D, seed=seed + 2), order)
+    return SymmetricCP(
+        normal(B, rank, seed=seed), normal(B, D, rank, seed=seed + 1), normal(B, D, seed=seed + 2), order
+    )
 
 
 MIXING = normal(D, D, seed=9)
@@ -126,11 +128,20 @@ def test_a_slice_has_one_place_filled() -> None:
     torch.testing.assert_close(matrix.trace(), torch.einsum("bii->b", matrix.dense()))
 
 
+def test_restricted_to_some_places() -> None:
+    places = torch.tensor([3, 0])
+    tensor = cp(3)
+    torch.testing.assert_close(
+        tensor.restricted(places).dense(), full(tensor)[:, places][:, :, places][:, :, :, places]
+    )
+
+
 def test_several_batches_become_one_and_tensors_leave_the_graph() -> None:
     one, other = cp(3), cp(3, seed=20)
     torch.testing.assert_close(SymmetricCP.cat([one, other]).dense(), torch.cat([one.dense(), other.dense()]))
     one.vectors.requires_grad_()
-    assert one.inner(other).requires_grad and not one.detach().inner(other).requires_grad
+    assert one.inner(other).requires_grad
+    assert not one.detach().inner(other).requires_grad
     assert one.to(torch.float32).dense().dtype == torch.float32
     with pytest.raises(ValueError, match="one size is expected"):
         SymmetricCP.cat([one, cp(4)])

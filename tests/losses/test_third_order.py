@@ -60,14 +60,17 @@ def in_full(name: str, s1: Tensor, s2: Tensor, s3: Tensor, p: Perturbation, weig
 @pytest.mark.parametrize("levels", ["one", "each its own"])
 def test_gradients_are_those_of_the_squared_distance_in_full(name, levels):
     sigma = SIGMA if levels == "one" else torch.linspace(0.4, 1, B, dtype=torch.float64)[:, None, None, None]
-    p = perturb(normal(B, D), sigma if levels == "one" else sigma.flatten(), antithetic=True, noise=normal(B, D, seed=1))
+    p = perturb(
+        normal(B, D), sigma if levels == "one" else sigma.flatten(), antithetic=True, noise=normal(B, D, seed=1)
+    )
     rows = 2 * B
     s1, weight = normal(3 * B, D, seed=2), torch.linspace(0.5, 2, rows, dtype=torch.float64)
     s2 = DiagonalPlusLowRank(normal(3 * B, D, seed=3), normal(3 * B, D, 2, seed=4))
 
     def gradients(dense: bool) -> tuple[Tensor, ...]:
         parts = [
-            part.requires_grad_() for part in (normal(rows, R, seed=5), normal(rows, D, R, seed=6), normal(rows, D, seed=7))
+            part.requires_grad_()
+            for part in (normal(rows, R, seed=5), normal(rows, D, R, seed=6), normal(rows, D, seed=7))
         ]
         s3 = SymmetricCP(*parts)
         if not dense:
@@ -104,7 +107,8 @@ def test_lower_orders_are_held_fixed(name):
     weights = normal(2 * B, R).requires_grad_()
     s3 = SymmetricCP(weights, normal(2 * B, D, R, seed=6), normal(2 * B, D, seed=7))
     loss(name, s1, DiagonalPlusLowRank(alpha), s3, p).backward()
-    assert s1.grad is None and alpha.grad is None
+    assert s1.grad is None
+    assert alpha.grad is None
     assert weights.grad.abs().sum() > 0
 
 
