@@ -22,7 +22,7 @@ from models.denoisers.names import external_denoiser
 from models.mlp import MLP
 from models.refinenet import RefineNet
 from models.second_order import DiagonalHead, LowRankHead, second_order_score, windows
-from models.third_order import ConditionalThirdOrderHead, ThirdOrderHead, ThirdOrderNetworks, begin_third_order
+from models.third_order import ConditionalThirdOrderHead, ThirdOrderHead, ThirdOrderNetworks
 from models.unet import UNet, pad_to_multiple
 
 __all__ = ["NETWORKS", "NETWORK_NAMES", "Networks", "SeparateNetworks", "SharedNetwork", "build", "check_network"]
@@ -188,7 +188,6 @@ def _third_order(config: Config, shape: tuple[int, ...]) -> ThirdOrderHead:
     channels, height, width = cast(tuple[int, int, int], shape)
     options = model.unet.model_dump() | {"positions": model.unet.positions and model.covariance_positions}
     network = UNet(3 * channels, (height, width), (1 + 2 * rank) * channels, **options)
-    begin_third_order(network, channels, rank)
     mean, std = cast(float, config.data.mean), cast(float, config.data.std)
     return ConditionalThirdOrderHead(network, (channels, height, width), rank, mean, std)
 

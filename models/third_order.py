@@ -1,11 +1,13 @@
 """A third-order score beside networks of the first two: a network of its own, whose outputs are made a symmetric tensor.
 
-    κ3 = σ⁶ s3 = diag(t³∘a) + Σ_i m_i (t ∘ ω_i ∘ b_i)^{⊗3}
+    κ3 = σ⁶ s3 = diag(t³∘a) + Σ_i m_i (√v ω_i∘b_i)^{⊗3},    m_i the mean of ω_i∘c_i
 
-t is the scale of each entry: its predicted standard deviation, or σ where there is one noise level. ω_i are windows over
-the image (`models.second_order.windows`), ones for points that are no images.
+from maps a, b_i and c_i over the image; t are the predicted standard deviations, v is `models.variance_scale`, and both
+are powers of σ where there is one noise level. ω_i are windows (`models.second_order.windows`), ones for points that are
+no images.
 """
 
+import math
 from typing import cast
 
 import torch
@@ -18,7 +20,7 @@ from models.denoiser import Denoiser, Level, condition
 from models.second_order import windows
 from models.unet import UNet
 
-__all__ = ["ConditionalThirdOrderHead", "ThirdOrderHead", "ThirdOrderNetworks", "begin_third_order"]
+__all__ = ["ConditionalThirdOrderHead", "ThirdOrderHead", "ThirdOrderNetworks"]
 
 COLUMNS_BEGIN = 0.3
 
@@ -27,8 +29,8 @@ class ThirdOrderHead(nn.Module):
     """s3 at one noise level.
 
     Args:
-        network: from points `(B, D)` to a, the r columns of b and r maps whose means are the weights m, one after the
-            other, `(B, (1 + 2r)·D)`.
+        network: from points `(B, D)` to a, the r columns b_i and the r maps c_i, one after the other,
+            `(B, (1 + 2r)·D)`.
         shape: of a point, `(C, H, W)` or `(D,)`.
         rank: r; 0 for a diagonal s3.
     """
@@ -38,21 +40,22 @@ class ThirdOrderHead(nn.Module):
     def __init__(self, network: nn.Module, shape: tuple[int, ...], rank: int):
         super().__init__()
         self.network, self.rank = network, rank
-        channels = cast(tuple[int, int, int], shape)
-        self.register_buffer("windows", windows(rank, channels) if len(shape) == 3 and rank else None, persistent=False)
+        images = len(shape) == 3 and rank > 0
+        maps = windows(rank, cast(tuple[int, int, int], shape)) if images else None
+        self.register_buffer("windows", maps, persistent=False)
 
     def forward(self, x: Tensor, s1: Tensor, s2: SymmetricMatrix, sigma: Level) -> SymmetricCP:
-        """s3 in units of 1/σ³ at x `(B, D)`, where s1 and s2 are what they are given to be."""
-        return self.tensor(self.network(x), torch.full_like(x, 1) * sigma, sigma)
+        """s3 in units of 1/σ³ at x `(B, D)`, beside the lower orders that are given."""
+        return self.tensor(self.network(x), sigma, sigma, sigma)
 
-    def tensor(self, outputs: Tensor, scale: Tensor, sigma: Level) -> SymmetricCP:
-        """s3 from the outputs `(B, (1 + 2r)·D)` and the scales t `(B, D)`."""
+    def tensor(self, outputs: Tensor, deviation: Tensor | Level, unit: Level, sigma: Level) -> SymmetricCP:
+        """s3 from the outputs `(B, (1 + 2r)·D)`, t `(B, D)` and √v."""
         values = outputs.unflatten(1, (1 + 2 * self.rank, -1))
-        a, b, maps = values[:, 0], values[:, 1 : 1 + self.rank], values[:, 1 + self.rank :]
+        a, b, c = values[:, 0], values[:, 1 : 1 + self.rank], values[:, 1 + self.rank :]
         if self.windows is not None:
-            b = b * self.windows
-        cumulant = SymmetricCP(maps.mean(2), (scale[:, None] * b).mT, scale**3 * a)
-        return cumulant * sigma**-6
+            b, c = b * self.windows, c * self.windows
+        tensor = SymmetricCP(unit**3 * c.mean(2), b.mT, deviation**3 * a)
+        return tensor * sigma**-6
 
 
 class ConditionalThirdOrderHead(ThirdOrderHead):
@@ -69,6 +72,7 @@ class ConditionalThirdOrderHead(ThirdOrderHead):
     def __init__(self, network: UNet, shape: tuple[int, int, int], rank: int, mean: float, std: float):
         super().__init__(network, shape, rank)
         self.shape, self.mean, self.std = shape, mean, std
+        self._begin(network.conv_out)
 
     def forward(self, x: Tensor, s1: Tensor, s2: SymmetricMatrix, sigma: Level) -> SymmetricCP:
         denoised, deviation = x + sigma**2 * s1, (sigma**4 * s2.diagonal() + sigma**2).clamp(min=0).sqrt()
@@ -76,31 +80,36 @@ class ConditionalThirdOrderHead(ThirdOrderHead):
         unit = sigma * self.std / total
         inputs = torch.stack([(x - self.mean) / total, (denoised - self.mean) / self.std, deviation / unit], dim=1)
         images = inputs.unflatten(2, self.shape).flatten(1, 2)
-        return self.tensor(self.network(images, condition(sigma, x)).flatten(1), deviation, sigma)
+        return self.tensor(self.network(images, condition(sigma, x)).flatten(1), deviation, unit, sigma)
 
+    @torch.no_grad()
+    def _begin(self, last: nn.Conv2d) -> None:
+        """a and m zero, and columns of about 0.3."""
+        channels = self.shape[0]
+        nn.init.normal_(last.weight, std=COLUMNS_BEGIN / last.weight[0].numel() ** 0.5)
+        nn.init.zeros_(last.weight[:channels])
+        nn.init.zeros_(last.weight[(1 + self.rank) * channels :])
+        nn.init.zeros_(cast(Tensor, last.bias))
+
+    @torch.no_grad()
     def begin_from(self, lower: ConditionalNetworks) -> None:
         """Takes over the weights of the covariance's network, or of the denoiser's, but for the last layer; inputs that
-        it does not have are not seen at first."""
+        it does not have are not seen at first. The columns begin as those of the covariance, the last of which reach
+        farthest, one of them in all windows and then the next."""
         trained = lower.covariance if isinstance(lower.covariance, CovarianceNetwork) else lower.denoiser
-        if isinstance(trained, CovarianceNetwork | Denoiser):
-            begin_weights(self.network, trained.network)
-
-
-@torch.no_grad()
-def begin_third_order(network: UNet, channels: int, rank: int) -> None:
-    """The last layer of a third order's network at the start of a training: columns of about 0.3 in units of the
-    predicted standard deviations, a and m zero.
-
-    Args:
-        network: whose last layer gives a, b, and the maps of m.
-        channels: of an image.
-        rank: r.
-    """
-    weight = network.conv_out.weight
-    nn.init.normal_(weight, std=COLUMNS_BEGIN / weight[0].numel() ** 0.5)
-    nn.init.zeros_(weight[:channels])
-    nn.init.zeros_(weight[(1 + rank) * channels :])
-    nn.init.zeros_(cast(Tensor, network.conv_out.bias))
+        if not isinstance(trained, CovarianceNetwork | Denoiser):
+            return
+        begin_weights(self.network, trained.network)
+        channels, own, theirs = self.shape[0], self.network.conv_out, trained.network.conv_out
+        columns = len(theirs.weight) // channels - 1
+        if self.windows is None or not columns:
+            return
+        places = min(4, math.isqrt(self.rank)) ** 2
+        for i in range(self.rank):
+            j = columns - i // places % columns
+            to, start = slice((1 + i) * channels, (2 + i) * channels), slice(j * channels, (j + 1) * channels)
+            for mine, others in ((own.weight, theirs.weight), (own.bias, theirs.bias)):
+                cast(Tensor, mine)[to] = cast(Tensor, others)[start] / columns**0.5
 
 
 class ThirdOrderNetworks(nn.Module):
