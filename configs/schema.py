@@ -154,8 +154,8 @@ class ModelConfig(Section):
     denoiser: StrictStr | None = Field(
         None,
         description="Run folder of a trained s1 of the same network: the second order is trained on it, frozen, or on "
-        "a trunk: shared that begins from it; with order: 3 of a trained s1 and s2, on which, frozen, s3 is trained. Or a denoiser from elsewhere: ffdnet, ffdnet:FILE, ddpm:FILE, "
-        "diffusers:FOLDER, module:function.",
+        "a trunk: shared that begins from it; with order: 3 of a trained s1 and s2, on which, frozen, s3 is trained. "
+        "Or a denoiser from elsewhere: ffdnet, ffdnet:FILE, ddpm:FILE, diffusers:FOLDER, module:function.",
     )
     denoiser_sha256: StrictStr | None = Field(
         None, description="Of the weights of a denoiser from elsewhere; kept when a run begins, compared ever after."

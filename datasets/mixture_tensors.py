@@ -1,7 +1,7 @@
 """The third-order score of a mixture, a symmetric tensor known by its contractions.
 
-With the shares r_k, `d_k = g_k − s1` and the components' own scores of second and third order S_k and T_k, by the law of
-total cumulance,
+With the shares r_k, `d_k = g_k − s1` and the components' own scores of second and third order S_k and T_k, by the law
+of total cumulance,
 
     s3 = Σ_k r_k (T_k + 3 sym(S_k ⊗ d_k) + d_k ⊗ d_k ⊗ d_k).
 """

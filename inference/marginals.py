@@ -1,11 +1,12 @@
 """Distributions of one number, by its mean, standard deviation and skewness: two halves of normal distributions.
 
-With `δ = s₂ − s₁` and a mode at 0, the density is `√(2/π)/(s₁ + s₂) · exp(−t²/2s²)`, s = s₁ below the mode and s₂ above:
+With `δ = s₂ − s₁` and a mode at 0, the density is `√(2/π)/(s₁ + s₂) · exp(−t²/2s²)`, s = s₁ below the mode and s₂
+above:
 
     mean = √(2/π) δ,    variance = (1 − 2/π) δ² + s₁s₂,    third cumulant = √(2/π) δ ((4/π − 1) δ² + s₁s₂)
 
-Source: Fechner 1897; John, Commun. Stat. 1982; Wallis, *The two-piece normal, binormal, or double Gaussian distribution*,
-Statistical Science 2014.
+Source: John, *The three-parameter two-piece normal family of distributions and its fitting*, Commun. Stat. 1982; Wallis,
+*The two-piece normal, binormal, or double Gaussian distribution*, Statistical Science 2014.
 """
 
 import math
@@ -110,8 +111,7 @@ class SplitNormal:
         With a = 2s/(s₁ + s₂) of the half that x lies in, and y = |x − mode|,
         `y + (a₁²s₁ + a₂²s₂) (1/√2π − 1/2√π) − 2as (1/√2π − g(−y/s))`, g(u) = uΦ(u) + φ(u).
 
-        Source: Gneiting and Raftery 2007, section 4; for this family, Gneiting and Thorarinsdottir, arXiv 1003.2318. The
-            closed form is derived anew.
+        Source: Gneiting and Raftery 2007, section 4; for this family, Gneiting and Thorarinsdottir, arXiv 1003.2318.
         """
         t, total = x - self.mode, self.lower + self.upper
         width = torch.where(t < 0, self.lower, self.upper)

@@ -1,5 +1,5 @@
-"""The clean point given the noisy one: mean, spread, directions and samples of its Gaussian approximation, and how skewed
-it is."""
+"""The clean point given the noisy one: mean, spread, directions and samples of its Gaussian approximation, and how
+skewed it is."""
 
 import math
 import numbers
@@ -143,8 +143,8 @@ class Posterior:
             directions: see `skewness`; they are taken for of unit length.
 
         Returns:
-            of each entry, about the mean, `(B, D)` in the units of the data; or of each direction, about zero, `(B,)` or
-            `(B, k)`, in the same units.
+            of each entry, about the mean, `(B, D)` in the units of the data; or of each direction, about zero, `(B,)`
+            or `(B, k)`, in the same units.
 
         Raises:
             ValueError: where the directions are not of that shape.

@@ -1,6 +1,6 @@
 """Symmetric tensors as sums of powers of vectors, of any order from 2 on."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -74,8 +74,9 @@ class SymmetricCP(SymmetricTensor):
     def device(self) -> torch.device:
         return self.vectors.device
 
-    def _with(self, function: Any) -> "SymmetricCP":
-        return SymmetricCP(*map(function, (self.weights, self.vectors, self.diagonal_part)), self.order)
+    def _with(self, function: Callable[[Tensor], Tensor]) -> "SymmetricCP":
+        parts = function(self.weights), function(self.vectors), function(self.diagonal_part)
+        return SymmetricCP(*parts, order=self.order)
 
     def __getitem__(self, rows: Any) -> "SymmetricCP":
         return self._with(lambda part: part[rows])
@@ -98,8 +99,12 @@ class SymmetricCP(SymmetricTensor):
         sizes = {(part.dimension, part.rank, part.order) for part in parts}
         if len(sizes) != 1:
             raise ValueError(f"tensors of (D, rank, order) {sorted(sizes)}; one size is expected")
-        columns = ([part.weights, part.vectors, part.diagonal_part] for part in parts)
-        return cls(*map(torch.cat, zip(*columns, strict=True)), parts[0].order)
+        return cls(
+            torch.cat([part.weights for part in parts]),
+            torch.cat([part.vectors for part in parts]),
+            torch.cat([part.diagonal_part for part in parts]),
+            parts[0].order,
+        )
 
     def _scaled(self, scale: float | Tensor) -> "SymmetricCP":
         return replace(self, weights=scale * self.weights, diagonal_part=scale * self.diagonal_part)

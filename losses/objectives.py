@@ -187,8 +187,8 @@ def trace_weight(
     pool: Callable[[Tensor], Tensor] | None = None,
     order: int = 2,
 ) -> Tensor:
-    """`D^{2k−3} / t^k` with `t = tr Cov/v` as it is predicted, held fixed: the weight of each point in a centred loss of
-    order k; v = σ² where there is one noise level.
+    """`D^{2k−3} / t^k` with `t = tr Cov/v` as it is predicted, held fixed: the weight of each point in a centred loss
+    of order k; v = σ² where there is one noise level.
 
     The target `eeᵀ − I` has a spread of the size of E‖e‖² = tr Cov/σ², and least squares is most efficient where each
     point is weighted by one over its variance: 1/t². That of `e⊗e⊗e` has the variance E‖e‖⁶, so that its weight is

@@ -56,19 +56,21 @@ def d3sm_vr(s1: Tensor, s2: Matrix, s3: SymmetricCP, p: Perturbation, weight: Te
 
     Source: ours, after Meng et al. 2021, section 4.
     """
-    s2, total = as_matrix(s2), 0.0
-    for point, noise in (("plus", p.noise), ("minus", -p.noise)):
+    s2 = as_matrix(s2)
+
+    def at(point: str, noise: Tensor) -> Tensor:
         there = p.at(point, s3)
         value = _given_lower(there, p.at(point, s1), p.at(point, s2)) + _hermite(there, noise, p)
-        total = total + weighted_mean(value, None if weight is None else p.at(point, weight))
-    return total
+        return weighted_mean(value, None if weight is None else p.at(point, weight))
+
+    return at("plus", p.noise) + at("minus", -p.noise)
 
 
 def d3sm_centered(s1: Tensor, s3: SymmetricCP, p: Perturbation, weight: Tensor | None = None) -> Tensor:
     """`½ ‖s3(x₊) + e⊗e⊗e/σ³‖²`, `e = z + σ s1(x₊)`, without its constant.
 
-    `E[e⊗e⊗e|x̃] = −κ3/σ³ = −σ³ s3` where s1 is exact: there are no lower orders beside s3, and where a denoiser works the
-    target is many times smaller than `He(z)/σ³`.
+    `E[e⊗e⊗e|x̃] = −κ3/σ³ = −σ³ s3` where s1 is exact: there are no lower orders beside s3, and where a denoiser works
+    the target is many times smaller than `He(z)/σ³`.
 
     Args:
         s1: scores at `p.inputs`, `(n·B, D)`.

@@ -1,14 +1,14 @@
-"""A third-order score beside networks of the first two: a network of its own, whose outputs are made a symmetric tensor.
+"""A third-order score beside networks of the first two: a network of its own, whose outputs make a symmetric tensor.
 
     κ3 = σ⁶ s3 = diag(t³∘a) + Σ_i m_i (√v ω_i∘b_i)^{⊗3},    m_i the mean of ω_i∘c_i
 
-from maps a, b_i and c_i over the image; t are the predicted standard deviations, v is `models.variance_scale`, and both
-are powers of σ where there is one noise level. ω_i are windows (`models.second_order.windows`), ones for points that are
-no images.
+from maps a, b_i and c_i over the image; t are the predicted standard deviations, v is `models.variance_scale`, and t and
+√v are σ where there is one noise level. ω_i are windows (`models.second_order.windows`), ones for points that are no
+images.
 """
 
 import math
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -150,11 +150,13 @@ class ThirdOrderNetworks(nn.Module):
 
     def first_order(self, x: Tensor, sigma: Level) -> Tensor:
         """The score alone, `(B, D)`."""
-        return self.lower.first_order(x, sigma)
+        score: Tensor = cast(Any, self.lower).first_order(x, sigma)
+        return score
 
     def second_order(self, x: Tensor, sigma: Level) -> SymmetricMatrix:
         """The second-order score alone."""
-        return self.lower.second_order(x, sigma)
+        score: SymmetricMatrix = cast(Any, self.lower).second_order(x, sigma)
+        return score
 
     def third_order(self, x: Tensor, sigma: Level) -> SymmetricCP:
         """The third-order score."""

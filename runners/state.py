@@ -53,8 +53,9 @@ class TrainingState:
         torch.manual_seed(config.seed)
         torch.set_rng_state(datasets.generator_of(config.seed).get_state())  # of which the line before drops bits
         self.network = models.build(config, shape).to(self.device)
-        third = isinstance(self.network, ThirdOrderNetworks)
-        self._clipped = [self.network.lower, self.network.third] if third else [self.network]  # s3 leaves them alone
+        self._clipped: list[nn.Module] = [self.network]
+        if isinstance(self.network, ThirdOrderNetworks):  # whose third order leaves the lower ones alone
+            self._clipped = [self.network.lower, self.network.third]
         if config.channels_last:
             self.network.to(memory_format=torch.channels_last)
         trained = [weight for weight in self.network.parameters() if weight.requires_grad]
