@@ -14,8 +14,10 @@ from evaluation.denoising import denoising_metrics, noisy_batches
 from evaluation.exact import score_errors
 from evaluation.likelihood import density_metrics, isotropic_log_score, ks_distance, log_score, log_scores
 from evaluation.plots import calibration_figure, image_rows, posterior_figure, score_fields, walk_figure
+from evaluation.skewness import Marginals, skewness_metrics
 
 __all__ = [
+    "Marginals",
     "Predictions",
     "autocorrelation_time",
     "calibration_figure",
@@ -36,6 +38,7 @@ __all__ = [
     "r_hat",
     "score_errors",
     "score_fields",
+    "skewness_metrics",
     "sliced_wasserstein",
     "walk_figure",
 ]

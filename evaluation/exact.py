@@ -23,14 +23,16 @@ def score_errors(scores: Scores, data: DensityData, seed: int, count: int) -> di
 
     Returns:
         `s1_error`: mean ‖s1 − exact‖², in 1/units² of the data; `s2_error`: mean squared Frobenius error, and
-        `s2_diagonal_error`: that of the diagonals alone, both in 1/units⁴; and each with `relative_` before it, divided
-        by the mean of the exact one's square.
+        `s2_diagonal_error`: that of the diagonals alone, both in 1/units⁴; where there is an s3 `s3_error`: mean
+        squared error of `s3(v, v, ·)` along random v ~ N(0, I), in 1/units⁶; and each with `relative_` before it,
+        divided by the mean of the exact one's square.
 
     Raises:
         ValueError: where the scores are at σ = 0, or an argument is not what is said above.
     """
     whole_number("count", count, least=1)
-    names = ("s1", "s2", "s2_diagonal")
+    names = ["s1", "s2", "s2_diagonal"] + (["s3"] if scores.s3 is not None else [])
+    generator = torch.Generator().manual_seed(seed)
     totals = torch.zeros(len(names), 2, dtype=torch.float64)
     seen = 0
     for p in noisy_batches(data, noise_of(scores), seed, batch_size=500):
@@ -42,7 +44,11 @@ def score_errors(scores: Scores, data: DensityData, seed: int, count: int) -> di
         x = p.inputs.cpu()
         exact_s1, exact_s2 = data.density.s1(x, scores.sigma), data.density.s2(x, scores.sigma)
         diagonals = (matrix.diagonal(dim1=1, dim2=2) for matrix in (dense, exact_s2))
-        pairs = (s1.cpu(), exact_s1), (dense, exact_s2), diagonals
+        pairs = [(s1.cpu(), exact_s1), (dense, exact_s2), tuple(diagonals)]
+        if scores.s3 is not None:
+            v = torch.randn(x.shape, generator=generator)
+            learned_s3 = scores.s3(p.inputs).contract(v.to(p.inputs)).cpu()
+            pairs.append((learned_s3, data.density.s3(x, scores.sigma).contract(v)))
         totals += torch.tensor(
             [
                 [float(values.square().sum(dtype=torch.float64)) for values in (learned - exact, exact)]

@@ -5,8 +5,8 @@ above:
 
     mean = √(2/π) δ,    variance = (1 − 2/π) δ² + s₁s₂,    third cumulant = √(2/π) δ ((4/π − 1) δ² + s₁s₂)
 
-Source: John, *The three-parameter two-piece normal family of distributions and its fitting*, Commun. Stat. 1982; Wallis,
-*The two-piece normal, binormal, or double Gaussian distribution*, Statistical Science 2014.
+Source: John, *The three-parameter two-piece normal family of distributions and its fitting*, Commun. Stat. 1982;
+Wallis, *The two-piece normal, binormal, or double Gaussian distribution*, Statistical Science 2014.
 """
 
 import math

@@ -193,8 +193,8 @@ def trace_weight(
     The target `eeᵀ − I` has a spread of the size of E‖e‖² = tr Cov/σ², and least squares is most efficient where each
     point is weighted by one over its variance: 1/t². That of `e⊗e⊗e` has the variance E‖e‖⁶, so that its weight is
     1/t³. With the factor D, or D³, the loss is of one order whatever the noise level, whether the denoiser is still bad
-    or already good; and of the third order the tensor counts as much as its diagonal, see `entry_weight`. A weight may depend on the noisy points and on the networks, but not on the noise itself: so it
-    does not move the minimiser.
+    or already good; and of the third order the tensor counts as much as its diagonal, see `entry_weight`. A weight may
+    depend on the noisy points and on the networks, but not on the noise itself: so it does not move the minimiser.
 
     Args:
         s2: at n points, in units of 1/σ².

@@ -2,9 +2,9 @@
 
     κ3 = σ⁶ s3 = diag(t³∘a) + Σ_i m_i (√v ω_i∘b_i)^{⊗3},    m_i the mean of ω_i∘c_i
 
-from maps a, b_i and c_i over the image; t are the predicted standard deviations, v is `models.variance_scale`, and t and
-√v are σ where there is one noise level. ω_i are windows (`models.second_order.windows`), ones for points that are no
-images.
+from maps a, b_i and c_i over the image; t are the predicted standard deviations, v is `models.variance_scale`, and t
+and √v are σ where there is one noise level. ω_i are windows (`models.second_order.windows`), ones for points that are
+no images.
 """
 
 import math

@@ -42,6 +42,8 @@ class HybridRunner(ImageRunner):
         jacobian = evaluation.jacobian_predictions(scores, data, seed, seconds, components=low_rank)
         metrics: dict[str, Any] = {**evaluation.denoising_metrics(scores, data, seed), **learned.metrics()}
         metrics |= evaluation.log_scores(scores, data, seed)
+        if scores.s3 is not None:
+            metrics["skewness"] = evaluation.skewness_metrics(scores, data, seed)
         metrics["jacobian_of_s1"] = {"images": len(jacobian.variances)}
         by_name = {"s2": learned}
         if jacobian.variances:
