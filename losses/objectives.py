@@ -185,16 +185,18 @@ def trace_weight(
     sigma: float | Tensor,
     unit: Tensor | None = None,
     pool: Callable[[Tensor], Tensor] | None = None,
-    order: int = 2,
+    power: int = 2,
 ) -> Tensor:
-    """`D^{2k−3} / t^k` with `t = tr Cov/v` as it is predicted, held fixed: the weight of each point in a centred loss
-    of order k; v = σ² where there is one noise level.
+    """`D / t^power` with `t = tr Cov/v` as it is predicted, held fixed: the weight of each point in a centred loss; v = σ²
+    where there is one noise level.
 
     The target `eeᵀ − I` has a spread of the size of E‖e‖² = tr Cov/σ², and least squares is most efficient where each
-    point is weighted by one over its variance: 1/t². That of `e⊗e⊗e` has the variance E‖e‖⁶, so that its weight is
-    1/t³. With the factor D, or D³, the loss is of one order whatever the noise level, whether the denoiser is still bad
-    or already good; and of the third order the tensor counts as much as its diagonal, see `entry_weight`. A weight may
-    depend on the noisy points and on the networks, but not on the noise itself: so it does not move the minimiser.
+    point is weighted by one over its variance: 1/t². With the factor D, the loss is of the order of D whatever the
+    noise level, whether the denoiser is still bad or already good. A weight may depend on the noisy points and on the
+    networks, but not on the noise itself: so it does not move the minimiser.
+
+    Of the third order the same argument gives 1/t³; 1/t is better (docs/third_order.md): most of s3 is at uncertain
+    points, of which there are few.
 
     Args:
         s2: at n points, in units of 1/σ².
@@ -202,7 +204,7 @@ def trace_weight(
         unit: `σ⁴/v`, likewise; σ² where it is not given.
         pool: the mean over the batch of t `(n,)`, a scalar, for a free covariance: that can predict a trace near zero
             or below, and such a point would count for thousands. No t is taken for less than D/100.
-        order: k.
+        power: of t.
 
     Returns:
         `(n,)`, without units.
@@ -214,26 +216,26 @@ def trace_weight(
     t = (scale * (s2.trace() + s2.dimension / variance)).detach()
     if pool is not None:
         t = pool(t).expand(len(s2))
-    return s2.dimension ** (2 * order - 3) / t.clamp(min=s2.dimension / 100) ** order
+    return s2.dimension / t.clamp(min=s2.dimension / 100) ** power
 
 
 def entry_weight(s2: SymmetricMatrix, sigma: float | Tensor, unit: Tensor | None = None) -> Tensor:
-    """`1/(c_d + 0.05)³` with `c_d = Cov_dd/v` as it is predicted, held fixed: the weight of each entry in
+    """`1/(c_d + 0.05)²` with `c_d = Cov_dd/v` as it is predicted, held fixed: the weight of each entry in
     `d3sm_diagonal`, whose targets are cubes of entries; v = σ² where there is one noise level.
 
     Args:
         s2, sigma, unit: see `trace_weight`.
 
     Returns:
-        `(n, D)`, without units: at most 8000, where a variance is next to nothing and any error of the denoiser
-        would count for thousands.
+        `(n, D)`, without units: at most 400, where a variance is next to nothing and any error of the denoiser would
+        count for thousands.
 
-    Source: ours; the weight is that of weighted least squares (Aitken 1935).
+    Source: ours; weighted least squares (Aitken 1935) would take the cube, see docs/third_order.md.
     """
     variance = _of_each_point(sigma, len(s2)) ** 2
     scale = variance if unit is None else _of_each_point(unit, len(s2))
     c = (scale * (s2.diagonal().mT + 1 / variance)).mT.detach()
-    return (c.clamp(min=0) + SMALLEST) ** -3
+    return (c.clamp(min=0) + SMALLEST) ** -2
 
 
 def probe_weight(s2: SymmetricMatrix, probe: Tensor, sigma: float | Tensor, unit: Tensor | None = None) -> Tensor:

@@ -242,7 +242,7 @@ class Runner(Generic[Data]):
         at_s3 = s2[: objective.third_rows(p)]
         if objective.weighted:
             pool = self._batch_mean if self.config.model.covariance == "free" else None
-            needs["weight"] = losses.trace_weight(at_s3, p.sigma, unit, pool, order=3)
+            needs["weight"] = losses.trace_weight(at_s3, p.sigma, unit, pool, power=1)
             needs["entries"] = losses.entry_weight(at_s3, p.sigma, unit)
         if objective.third_probes is not None:
             few = slice(objective.probed(len(p.clean)))

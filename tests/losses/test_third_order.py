@@ -215,9 +215,9 @@ def test_entries_weigh_by_their_predicted_variance(own_level):
     covariance = torch.tensor([[0.2, 0.001, 0.1], [0.3, 0.02, 0.1]], dtype=torch.float64)
     s2 = DiagonalPlusLowRank((covariance - sigma**2) / sigma**4)
     v = 0.3 * sigma**2 if own_level else sigma**2
-    close(losses.entry_weight(s2, sigma, unit), (covariance / v + 0.05) ** -3)
+    close(losses.entry_weight(s2, sigma, unit), (covariance / v + 0.05) ** -2)
     t = (covariance / v).sum(1).clamp(min=0.03)
-    close(losses.trace_weight(s2, sigma, unit, order=3), 27 / t**3)
+    close(losses.trace_weight(s2, sigma, unit, power=1), 3 / t)
     probe = normal(2, 3)
     along = (covariance * probe.square()).sum(1, keepdim=True) / v
     close(losses.probe_weight(s2, probe, sigma, unit), 9 / along[:, 0] ** 3)
