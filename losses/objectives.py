@@ -187,8 +187,8 @@ def trace_weight(
     pool: Callable[[Tensor], Tensor] | None = None,
     power: int = 2,
 ) -> Tensor:
-    """`D / t^power` with `t = tr Cov/v` as it is predicted, held fixed: the weight of each point in a centred loss; v = σ²
-    where there is one noise level.
+    """`D / t^power` with `t = tr Cov/v` as it is predicted, held fixed: the weight of each point in a centred loss;
+    v = σ² where there is one noise level.
 
     The target `eeᵀ − I` has a spread of the size of E‖e‖² = tr Cov/σ², and least squares is most efficient where each
     point is weighted by one over its variance: 1/t². With the factor D, the loss is of the order of D whatever the

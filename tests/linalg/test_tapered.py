@@ -229,3 +229,19 @@ def test_block_krylov_takes_it_too():
     m = smooth_fields(2, (1, 12, 12), dtype=torch.float64)
     values, _ = block_krylov(m, m._krylov_start(9), 5)
     close(values, torch.linalg.eigvalsh(m.dense()).flip(1)[:, :5])
+
+
+def test_forward_derivatives_reach_products():
+    """Through a matrix that is made of the point, where no graph is kept."""
+    generator = torch.Generator().manual_seed(0)
+    x, v, w = torch.randn(3, 2, 12, generator=generator, dtype=torch.float64)
+    ranges = torch.tensor([1.5, torch.inf], dtype=torch.float64)
+
+    def quadratic(points: torch.Tensor) -> torch.Tensor:
+        beta = torch.stack([points.sin(), points.square()], dim=2)
+        return TaperedLowRank(points.exp(), beta, ranges, (1, 3, 4)).quadratic(w)
+
+    with torch.no_grad():
+        _, derivative = torch.func.jvp(quadratic, (x,), (v,))
+    difference = (quadratic(x + 1e-6 * v) - quadratic(x - 1e-6 * v)) / 2e-6
+    torch.testing.assert_close(derivative, difference, rtol=1e-6, atol=1e-6)

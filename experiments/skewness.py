@@ -1,0 +1,242 @@
+"""What the third order adds to the posterior of an image: `python -m experiments.skewness`.
+
+Pixels that are not certain (predicted standard deviation above 0.02, and above 0.1) and the first three principal
+components of noisy test images: the tails that the clean values fall into, the log score and the CRPS of the normal
+distribution and of the split normal one, whose skewness comes from
+
+- `s3`: the head of a model of three orders;
+- `two values`: for a pixel, that of a number which is black or white, with the predicted mean; no training at all;
+- `derivative of s2`: along a component, `∂(vᵀCv)/∂v` of the second-order head, one forward product of it a component;
+- `denoiser`: along a component, the second derivative of the denoiser by finite differences, two calls a component
+  (Manor and Michaeli 2024, who take six for the fourth moment too).
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+from torch.func import jvp
+
+import inference
+from evaluation import Marginals
+from experiments.harness import (
+    OpenedImages,
+    argument_parser,
+    open_images,
+    print_progress,
+    run,
+    save_figure,
+    save_table,
+    table,
+)
+from inference import Posterior, SplitNormal
+from models import Scores
+from runners import distributed
+
+__all__ = ["main"]
+
+UNCERTAIN = (0.02, 0.1)  # standard deviations from which on a pixel counts
+TAIL = 0.05
+COMPONENTS = 3
+TOLERANCE = 0.02  # of the components
+STEP = 0.1  # of the finite differences, in units of σ
+BATCH = 50
+SHOWN = 0.3  # skewness from which on a number is in the picture
+COLOURS = {"normal": "tab:gray", "skewed": "tab:red"}
+
+
+def from_denoiser(scores: Scores, posterior: Posterior, directions: Tensor) -> Tensor:
+    """`κ3(v, v, v) = σ⁴ vᵀ ∂²D/∂v²` by a central difference, `(B, k)`."""
+    sigma, x = scores.sigma, posterior.noisy
+
+    def along(points: Tensor, v: Tensor) -> Tensor:
+        return (inference.posterior_mean(scores.s1(points), points, sigma) * v).sum(1)
+
+    h, third = STEP * sigma, []
+    for v in directions.unbind(2):
+        apart = along(x + h * v, v) + along(x - h * v, v) - 2 * (posterior.mean * v).sum(1)
+        third.append(sigma**4 * apart / h**2)
+    return torch.stack(third, dim=1)
+
+
+def from_second_order(scores: Scores, posterior: Posterior, directions: Tensor) -> Tensor:
+    """`κ3(v, v, v) = σ² ∂(vᵀCv)/∂v`, by forward-mode differentiation of the head, `(B, k)`."""
+    sigma, x = scores.sigma, posterior.noisy
+    assert scores.s2 is not None  # the model has three orders
+    s2, third = scores.s2, []
+    for v in directions.unbind(2):
+        _, slope = jvp(lambda points, v=v: s2(points).quadratic(v), (x,), (v,))  # type: ignore[misc]
+        third.append(sigma**6 * slope)
+    return torch.stack(third, dim=1)
+
+
+ALONG: dict[str, Callable[[Scores, Posterior, Tensor], Tensor]] = {
+    "s3": lambda scores, posterior, directions: posterior.third_cumulant.form(directions),
+    "derivative of s2": from_second_order,
+    "denoiser": from_denoiser,
+}
+"""κ3 along directions, from the scores, the posterior and the directions."""
+
+
+@dataclass
+class Collected:
+    """Of one noise level: numbers by what they are and where their skewness comes from, and seconds spent on that."""
+
+    marginals: dict[tuple[str, str], Marginals]
+    seconds: dict[tuple[str, str], float]
+    images: int
+
+
+@torch.no_grad()
+def collect(opened: OpenedImages, sigma: float, seed: int) -> Collected:
+    """Goes through the test images."""
+    scores = opened.model.at(sigma)
+    noise = torch.randn(opened.test.shape, generator=torch.Generator().manual_seed(seed)).to(opened.test)
+    black, white = opened.limits
+    marginals: dict[tuple[str, str], Marginals] = {}
+    seconds: dict[tuple[str, str], float] = {}
+
+    def take(what: str, method: str, error: Tensor, std: Tensor, skewness: Callable[[], Tensor], keep=None) -> None:  # type: ignore[no-untyped-def]
+        start = time.perf_counter()
+        values = skewness()
+        seconds[what, method] = seconds.get((what, method), 0.0) + time.perf_counter() - start
+        marginals.setdefault((what, method), Marginals()).add(error, std, values, keep)
+
+    for clean, z in zip(opened.test.split(BATCH), noise.split(BATCH), strict=True):
+        posterior = inference.posterior(scores, clean + sigma * z)
+        error, std = clean - posterior.mean, posterior.std()
+        for least in UNCERTAIN:
+            take(f"pixels, std > {least}", "s3", error, std, posterior.skewness, std > least)
+            guess = (black + white - 2 * posterior.mean) / std
+            take(f"pixels, std > {least}", "two values", error, std, lambda guess=guess: guess, std > least)
+        variances, directions = posterior.principal_components(COMPONENTS, tolerance=TOLERANCE)
+        projected = (directions.mT @ error[:, :, None])[:, :, 0]
+        for method, third in ALONG.items():
+            fresh = inference.posterior(scores, posterior.noisy) if method == "s3" else posterior
+            take(
+                "components",
+                method,
+                projected,
+                variances.sqrt(),
+                lambda p=fresh, d=directions, v=variances, third=third: third(scores, p, d) / v**1.5,
+            )
+    return Collected(marginals, seconds, len(opened.test))
+
+
+def rows_of(collected: Collected, sigma: float) -> list[dict]:
+    """A row for each kind of number and source of skewness, with how far its tails are from 5 %, in percentage
+    points."""
+    rows = []
+    for (what, method), marginals in collected.marginals.items():
+        metrics = marginals.metrics()
+        row = {"noise": sigma, "what": what, "skewness": method, **metrics}
+        row["ms_an_image"] = 1e3 * collected.seconds[what, method] / collected.images
+        for sides in (("lower", "upper"), ("short", "long")):
+            for side in sides:
+                ours, normal = (abs(metrics[name] - TAIL) for name in (side, f"{side}_normal"))
+                row[f"{side}_distance_ratio"] = ours / normal if normal else math.inf
+        rows.append(row)
+    return rows
+
+
+def histograms(collected: dict[float, Collected]) -> Figure:
+    """Standardised errors of those numbers whose predicted skewness, turned to the right, is above 0.3, with the mean
+    of the densities predicted for them."""
+    kinds = (f"pixels, std > {UNCERTAIN[-1]}", "components")
+    figure = Figure(figsize=(9, 3 * len(collected)), layout="constrained")
+    axes = figure.subplots(len(collected), len(kinds), squeeze=False)
+    grid = torch.linspace(-4, 4, 161, dtype=torch.float64)
+    for line, (sigma, found) in zip(axes, collected.items(), strict=True):
+        for axis, what in zip(line, kinds, strict=True):
+            method = "s3"
+            marginals = found.marginals[what, method]
+            skewness, std = torch.cat(marginals.skewnesses), torch.cat(marginals.deviations)
+            kept = skewness.abs() > SHOWN
+            turned = (torch.cat(marginals.values) / std * skewness.sign())[kept]
+            if not len(turned):
+                continue
+            axis.hist(turned.numpy(), bins=grid.numpy()[::4], density=True, color="lightsteelblue")
+            zero = torch.zeros(1, dtype=torch.float64)
+            expected = SplitNormal.of_moments(zero, zero + 1, skewness.abs()[kept][:20_000, None])
+            axis.plot(grid, expected.log_prob(grid).exp().mean(0), color=COLOURS["skewed"], label="split normal")
+            normal = SplitNormal.of_moments(zero, zero + 1, zero)
+            axis.plot(grid, normal.log_prob(grid).exp(), color=COLOURS["normal"], ls="--", label="normal")
+            axis.set(title=f"{what}, σ = {sigma:g}: {len(turned)} of {len(std)}", yticks=[], xlim=(-4, 4))
+    for axis in axes[-1]:
+        axis.set_xlabel("(x − mean) / std, longer tail to the right")
+    axes[0, 0].legend(frameon=False)
+    return figure
+
+
+@torch.no_grad()
+def walks(opened: OpenedImages, sigma: float, seed: int) -> Figure:
+    """Of the image, among the first fifty, whose first components are the most skewed: what it may be along each, and
+    the distribution along it."""
+    scores = opened.model.at(sigma)
+    few = opened.test[:BATCH]
+    noise = torch.randn(opened.test.shape, generator=torch.Generator().manual_seed(seed))[:BATCH].to(few)
+    posterior = inference.posterior(scores, few + sigma * noise)
+    variances, directions = posterior.principal_components(COMPONENTS)
+    chosen = int(posterior.skewness(directions).abs().sum(1).argmax())
+    posterior, directions = posterior[chosen : chosen + 1], directions[chosen : chosen + 1]
+    clean, stops = few[chosen], torch.linspace(-2.5, 2.5, 6)
+    marginal = posterior.marginal(directions)
+    figure = Figure(figsize=(10, 1.6 * COMPONENTS), layout="constrained")
+    axes = figure.subplots(COMPONENTS, 2, width_ratios=[2.4, 1])
+    height, width = opened.shape[1:]
+    for k, (pictures, curve) in enumerate(axes):
+        std = float(marginal.std[0, k])
+        walk = posterior.mean[0] + stops[:, None].to(few) * std * directions[0, :, k]
+        tiles = torch.cat([few[chosen : chosen + 1], posterior.noisy, posterior.mean, walk]).view(-1, height, width)
+        pictures.imshow(torch.cat(list(tiles.clamp(*opened.limits)), dim=1).cpu(), cmap="gray", aspect="equal")
+        pictures.set(xticks=[(i + 0.5) * width for i in range(len(tiles))], yticks=[], ylabel=f"PC {k + 1}")
+        names = ["clean", "noisy", "mean", *(f"{stop:+.1f} std" for stop in stops.tolist())]
+        pictures.set_xticklabels(names if k == COMPONENTS - 1 else [""] * len(names), fontsize=8)
+        pictures.tick_params(length=0)
+        grid = torch.linspace(-4, 4, 161).to(few) * std
+        along = SplitNormal(*(part[:, k] for part in (marginal.mode, marginal.lower, marginal.upper, marginal.clipped)))
+        zero = torch.zeros(1).to(few)
+        normal = SplitNormal.of_moments(zero, zero + std, zero)
+        curve.plot(grid.cpu() / std, std * along.log_prob(grid).exp().cpu(), color=COLOURS["skewed"])
+        curve.plot(grid.cpu() / std, std * normal.log_prob(grid).exp().cpu(), color=COLOURS["normal"], ls="--")
+        where = float(directions[0, :, k] @ (clean - posterior.mean[0])) / std
+        curve.axvline(where, color="black", lw=1)
+        curve.set(yticks=[], title=f"skewness {float(along.skewness):+.2f}" + (", clipped" if along.clipped else ""))
+    axes[-1, 1].set_xlabel("standard deviations; black: the clean image")
+    return figure
+
+
+def main(arguments: list[str] | None = None) -> None:
+    shared = {"noise": [0.5, 1.0], "seed": 0, "device": None}
+    parser = argument_parser("experiments.skewness", __doc__, **shared)
+    parser.add_argument("--model", type=Path, default=Path("checkpoints/mnist_third"), help="of three orders")
+    parser.add_argument("--images", type=int, default=1000, help="test images")
+    args = parser.parse_args(arguments)
+    world = distributed.join(args.device)
+    opened = open_images(args.model, world.device, args.images)
+    collected, rows = {}, []
+    for sigma in args.noise:
+        collected[sigma] = collect(opened, sigma, args.seed)
+        for row in rows_of(collected[sigma], sigma):
+            rows.append(row)
+            print_progress(row)
+    tails = [f"{side}{name}" for side in ("lower", "upper", "short", "long") for name in ("_normal", "")]
+    gains = [f"{score}_gain{error}" for score in ("log_score", "crps") for error in ("", "_error")]
+    columns = {"noise": "{:g}", "what": "{}", "skewness": "{}"} | dict.fromkeys([*tails, *gains], "{:.4f}")
+    print(table(rows, columns | {"clipped": "{:.2f}", "ms_an_image": "{:.1f}"}))
+    used = {"model": args.model, "images": len(opened.test), "seed": args.seed}
+    written = [
+        save_table(args.results / "skewness.csv", rows, used, world.device),
+        save_figure(args.results / "skewness.png", histograms(collected)),
+        save_figure(args.results / "skewness_walks.png", walks(opened, args.noise[-1], args.seed)),
+    ]
+    print("written:", *written)
+
+
+if __name__ == "__main__":
+    run(main)
