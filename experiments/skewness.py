@@ -15,6 +15,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -70,8 +71,8 @@ def from_second_order(scores: Scores, posterior: Posterior, directions: Tensor) 
     assert scores.s2 is not None  # the model has three orders
     s2, third = scores.s2, []
     for v in directions.unbind(2):
-        _, slope = jvp(lambda points, v=v: s2(points).quadratic(v), (x,), (v,))  # type: ignore[misc]
-        third.append(sigma**6 * slope)
+        along = partial(lambda v, points: s2(points).quadratic(v), v)
+        third.append(sigma**6 * jvp(along, (x,), (v,))[1])  # type: ignore[misc]
     return torch.stack(third, dim=1)
 
 
@@ -81,6 +82,16 @@ ALONG: dict[str, Callable[[Scores, Posterior, Tensor], Tensor]] = {
     "denoiser": from_denoiser,
 }
 """κ3 along directions, from the scores, the posterior and the directions."""
+
+
+def _skewness(
+    third: Callable[[Scores, Posterior, Tensor], Tensor],
+    scores: Scores,
+    posterior: Posterior,
+    directions: Tensor,
+    variances: Tensor,
+) -> Tensor:
+    return third(scores, posterior, directions) / variances**1.5
 
 
 @dataclass
@@ -113,18 +124,13 @@ def collect(opened: OpenedImages, sigma: float, seed: int) -> Collected:
         for least in UNCERTAIN:
             take(f"pixels, std > {least}", "s3", error, std, posterior.skewness, std > least)
             guess = (black + white - 2 * posterior.mean) / std
-            take(f"pixels, std > {least}", "two values", error, std, lambda guess=guess: guess, std > least)
+            take(f"pixels, std > {least}", "two values", error, std, partial(torch.clone, guess), std > least)
         variances, directions = posterior.principal_components(COMPONENTS, tolerance=TOLERANCE)
         projected = (directions.mT @ error[:, :, None])[:, :, 0]
         for method, third in ALONG.items():
             fresh = inference.posterior(scores, posterior.noisy) if method == "s3" else posterior
-            take(
-                "components",
-                method,
-                projected,
-                variances.sqrt(),
-                lambda p=fresh, d=directions, v=variances, third=third: third(scores, p, d) / v**1.5,
-            )
+            skewness = partial(_skewness, third, scores, fresh, directions, variances)
+            take("components", method, projected, variances.sqrt(), skewness)
     return Collected(marginals, seconds, len(opened.test))
 
 

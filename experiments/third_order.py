@@ -7,7 +7,7 @@ automatic differentiation, and of the second derivative of s1, of the same run. 
 `--run` is not repeated.
 """
 
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -105,9 +105,8 @@ def main(arguments: list[str] | None = None) -> None:
                 for seed in args.seeds:
                     config = settings(data, objective, noise, seed, args.steps, args.overrides)
                     folder = args.run / f"{data}_{objective}_{noise:g}_{seed}"
-                    measured = trained(
-                        config, folder, world, lambda scores, config=config: errors(scores, config, args.points, 2)
-                    )
+                    measure = partial(errors, config=config, points=args.points, seed=2)
+                    measured = trained(config, folder, world, measure)
                     rows.append({"data": data, "noise": noise, "objective": objective, "seed": seed, **measured})
                     print_progress(rows[-1])
     columns = {"data": "{}", "noise": "{:g}", "objective": "{}", "s3": "{:.3f}", "derivative_of_s2": "{:.3f}"}

@@ -341,10 +341,11 @@ def centered_and_second_derivative(
     along: Tensor,
     probe: Tensor,
     product: Tensor,
+    derivative_weight: float = 10.0,
 ) -> Tensor:
     """Both kinds of target, see `centered_and_jacobian`."""
     matched = second_derivative_matching(s3[: len(probe)], probe, product, along)
-    return _third_centered(s1, s2, s3, p, weight, entries) + matched
+    return _third_centered(s1, s2, s3, p, weight, entries) + derivative_weight * matched
 
 
 OBJECTIVES: dict[int, dict[str, Objective]] = {

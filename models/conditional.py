@@ -55,7 +55,7 @@ class ConditionalNetworks(nn.Module):
         denoised = self.denoiser(x, sigma)
         if self.covariance is None:
             return denoised, None
-        return denoised, self.covariance(x[:rows], denoised[:rows].detach(), level)
+        return denoised, self.covariance(x[:rows], _fixed(denoised[:rows]), level)
 
     def compile(self, *args: Any, **options: Any) -> None:
         """Compiles the networks, and not what is made of their outputs."""
@@ -82,6 +82,12 @@ class ConditionalNetworks(nn.Module):
             self.covariance.begin_from(trained)
 
 
+def _fixed(values: Tensor) -> Tensor:
+    """Values that no gradient goes back through. Where none are kept they stay as they are, so that forward derivatives
+    go on."""
+    return values.detach() if torch.is_grad_enabled() else values
+
+
 class FeatureNetworks(ConditionalNetworks):
     """A denoiser, and a covariance by a small network on its features, through which no gradient reaches it."""
 
@@ -93,7 +99,7 @@ class FeatureNetworks(ConditionalNetworks):
 
     def moments(self, x: Tensor, sigma: Level, rows: int | None, level: Level) -> tuple[Tensor, SymmetricMatrix]:
         denoised, features = self.denoiser.with_features(x, sigma)
-        return denoised, self.covariance(features[:rows].detach(), level)
+        return denoised, self.covariance(_fixed(features[:rows]), level)
 
 
 class SharedConditionalNetwork(ConditionalNetworks):
