@@ -1,4 +1,5 @@
-"""Value and gradient of the second-order losses, structured against dense: `python -m benchmarks.losses`.
+"""Value and gradient of the second-order losses, structured against dense, and of the third order beside the second:
+`python -m benchmarks.losses`.
 
 Each in a process of its own. Beside the time of the structured loss stands what the machine would take for two parts of
 it alone: its matrix products, at the rate of a batched product of the same shapes and at that of a large one, and
@@ -19,14 +20,17 @@ import configs
 from benchmarks.harness import in_own_process, measure, peak_memory
 from benchmarks.training import step_time
 from experiments.harness import SECOND_ORDER, argument_parser, machine, print_progress, run, save_table, table
-from linalg import DiagonalPlusLowRank
+from linalg import DiagonalPlusLowRank, SymmetricCP
 from losses import OBJECTIVES
 from runners import distributed
 
-__all__ = ["SIZES", "Cost", "Rates", "loss_cost", "loss_row", "rates"]
+__all__ = ["SIZES", "THIRD_SIZE", "Cost", "Rates", "loss_cost", "loss_row", "rates", "third_order_row"]
 
 SIZES = [(40, 784, 50), (8, 3072, 0)]
 """Points, dimension, and columns of β: MNIST with a low-rank head, CIFAR-10 with a diagonal one."""
+
+THIRD_SIZE = (40, 784, 32)
+"""Those of the third order, with as many columns as the second's."""
 
 COLUMNS = {
     "loss": "{}",
@@ -70,15 +74,18 @@ class Rates:
     bandwidth: float
 
 
-def loss_cost(name: str, size: tuple[int, int, int], dense: bool, device_name: str, repeats: int) -> Cost:
-    """The cost of the second-order part of one objective.
+def loss_cost(
+    name: str, size: tuple[int, int, int], dense: bool, device_name: str, repeats: int, order: int = 2
+) -> Cost:
+    """The cost of the part of one objective that is of its highest order.
 
     Args:
-        name: of the objective, in `OBJECTIVES[2]`.
+        name: of the objective, in `OBJECTIVES[order]`.
         size: (B, D, r), r = 0 for a diagonal s2.
-        dense: form the D×D matrices, the plain formula.
+        dense: form the D×D matrices, the plain formula; of the second order alone.
         device_name: where.
         repeats: of the timing; the dense form is timed once.
+        order: 2 or 3.
     """
     device = torch.device(device_name)
     batch, dimension, rank = size
@@ -87,7 +94,9 @@ def loss_cost(name: str, size: tuple[int, int, int], dense: bool, device_name: s
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator).to(device)
 
-    objective = OBJECTIVES[2][name]
+    objective = OBJECTIVES[order][name]
+    if order == 3:
+        objective = objective.on_frozen_orders()
     p = objective.perturb(normal(batch, dimension), 0.5, normal(batch, dimension))
     rows = objective.rows(p)
     shapes = [(len(p.inputs), dimension), (rows, dimension), (rows, dimension, rank)]
@@ -95,10 +104,22 @@ def loss_cost(name: str, size: tuple[int, int, int], dense: bool, device_name: s
     needs: dict[str, Any] = {}
     if objective.probes:
         needs = {"probe": normal(batch, dimension), "product": normal(batch, dimension)}
+    if order == 3:
+        rows = objective.third_rows(p)
+        heads += [normal(*shape).requires_grad_() for shape in ((rows, rank), (rows, dimension, rank), shapes[1])]
+        third: dict[str, Any] = {"entries": normal(batch, dimension)} if objective.weighted else {}
+        if objective.third_probes:
+            probed = objective.probed(batch)
+            third |= {"probe": normal(probed, dimension), "product": normal(probed, dimension)}
+            third |= {"along": normal(probed)} if objective.weighted else {}
+        needs["third"] = third
 
     def call() -> None:
-        s2 = DiagonalPlusLowRank(*heads[1:])
-        value = objective(p, heads[0], s2.dense() if dense else s2, **needs)["second_order"]
+        s2 = DiagonalPlusLowRank(*heads[1:3])
+        if order == 3:
+            value = objective(p, heads[0], s2, s3=SymmetricCP(*heads[3:]), **needs)["loss"]
+        else:
+            value = objective(p, heads[0], s2.dense() if dense else s2, **needs)["second_order"]
         torch.autograd.grad(value, heads, allow_unused=True)
 
     with FlopCounterMode(display=False) as counter:
@@ -139,6 +160,17 @@ def loss_row(method: str, size: tuple[int, int, int], machine_rates: Rates, devi
     return row | {"times_limit": row["ms"] / max(row["products_ms"] or 0, row["reading_ms"])}
 
 
+def third_order_row(name: str, size: tuple[int, int, int], device: torch.device, repeats: int) -> dict:
+    """The row of one objective: milliseconds and MiB of its second and of its third order, whose tensors would have D³
+    entries in full."""
+    second, third = (in_own_process(loss_cost, name, size, False, str(device), repeats, order) for order in (2, 3))
+    row: dict[str, Any] = {"loss": name, **dict(zip(("batch", "dimension", "rank"), size, strict=True))}
+    for order, cost in (("second", second), ("third", third)):
+        row |= {f"{order}_ms": 1e3 * cost.seconds, f"{order}_mib": cost.memory / 2**20}
+    row["time_ratio"] = third.seconds / second.seconds
+    return row | {"tensors_in_full_mib": 4 * size[0] * size[1] ** 3 / 2**20}
+
+
 def print_share_of_step(device: torch.device, batch_size: int) -> None:
     """How much of a training step of `unet_mnist.yml` its second-order loss takes."""
     config = configs.load(configs.find("unet_mnist.yml"), runner="LowRankHybridRunner")
@@ -161,6 +193,7 @@ def size_of(text: str) -> tuple[int, int, int]:
 def main(arguments: list[str] | None = None) -> None:
     parser = argument_parser("benchmarks.losses", __doc__, device=None)
     parser.add_argument("--sizes", nargs="+", type=size_of, default=SIZES, metavar="B,D,r", help="r = 0: diagonal s2")
+    parser.add_argument("--third-size", type=size_of, default=THIRD_SIZE, metavar="B,D,r", help="of the third order")
     parser.add_argument("--batch-size", type=int, default=8, help="of the training step that a loss is compared to")
     parser.add_argument("--repeats", type=int, default=10)
     args = parser.parse_args(arguments)
@@ -176,8 +209,13 @@ def main(arguments: list[str] | None = None) -> None:
             rows.append(loss_row(method, size, machine_rates, device, args.repeats))
             print_progress(rows[-1])
     print(table(rows, COLUMNS))
+    third = [third_order_row(name, args.third_size, device, args.repeats) for name in OBJECTIVES[3]]
+    columns = {"loss": "{}"} | {name: "{:.3g}" for name in third[0] if name != "loss"}
+    print(table(third, columns))
     print_share_of_step(device, args.batch_size)
-    print("written:", save_table(args.results / "benchmark_losses.csv", rows, {"repeats": args.repeats}, device))
+    used = {"repeats": args.repeats}
+    written = save_table(args.results / "benchmark_losses.csv", rows, used, device)
+    print("written:", written, save_table(args.results / "benchmark_third_order.csv", third, used, device))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ FULL: dict[str, list[list[str]]] = {
     "likelihood": [[]],
     "reverse": [[]],
     "measurements": [[]],
+    "third_order": [[]],
+    "skewness": [[]],
     "mixing": [["--share", "0.25", "--image-grid", "0.1", "0.3", "0.6", "1.0"]],
     "ellipses": [[]],
     "diagonals": [[]],
@@ -35,7 +37,7 @@ FULL: dict[str, list[list[str]]] = {
 
 NEEDED = {
     "mnist_low_rank_shared.yml": {
-        *("uncertainty", "second_order", "likelihood", "reverse", "measurements"),
+        *("uncertainty", "second_order", "likelihood", "reverse", "measurements", "skewness"),
         *("mixing", "diagonals", "components", "trajectories"),
     },
     "cifar10_diagonal_shared.yml": {"diagonals", "likelihood", "measurements"},
@@ -55,12 +57,14 @@ QUICK: dict[str, list[list[str]]] = {
     "likelihood": [["--models", DIGITS, "--images", "20", "--slow", "5", "--bounded", "5"]],
     "reverse": [["--model", DIGITS, "--images", "20", "--points", "500", "--steps", "5", "10", "--samples", "50"]],
     "measurements": [["--models", DIGITS, "--images", "4", "--samples", "4", "--points", "300", "--mixtures", "1"]],
+    "third_order": [["--noise", "0.4", "--steps", "200", "--points", "500", "--run", f"{RUN}/third_order"]],
+    "skewness": [["--model", "checkpoints/digits_third", "--images", "100"]],
     "mixing": [["--targets", "normal_2", "normal_50", "gaussians", "images", "--images", DIGITS, "--share", "0.1"]],
     "ellipses": [["--steps", "1000", "--run", f"{RUN}/ellipses"]],
     "diagonals": [["--data", "digits", "--noise", "0.3", "1.0", "--steps", "400", "--run", f"{RUN}/diagonals"]],
     "components": [["--model", DIGITS]],
     "trajectories": [["--model", DIGITS]],
-    "benchmarks.losses": [["--sizes", "8,784,20", "--repeats", "3"]],
+    "benchmarks.losses": [["--sizes", "8,784,20", "--third-size", "8,784,20", "--repeats", "3"]],
     "benchmarks.evaluation": [["--only", "digits_low_rank.yml"]],
     "benchmarks.training": [["--only", "digits_dsm.yml", "--variants", "fp32", "bf16", "--repeats", "3"]],
 }

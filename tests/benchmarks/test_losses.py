@@ -17,6 +17,14 @@ def test_cost_of_a_loss(name, dense):
     assert cost.heads == 4 * 2 * 30 * (points + rows * (1 + 3))
 
 
+@pytest.mark.parametrize("name", OBJECTIVES[3])
+def test_cost_of_a_third_order(name):
+    cost = losses.loss_cost(name, (4, 30, 3), False, device_name="cpu", repeats=1, order=3)
+    assert 0 < cost.seconds < 60
+    rows = len(OBJECTIVES[3][name].s3_points)
+    assert cost.heads == 4 * 4 * 30 * rows * (1 + (1 + 3) + (1 + 3)) + 4 * 4 * rows * 3
+
+
 def test_products_of_a_loss_are_counted():
     """At least ββᵀ's norm and its gradient: two products of (r, D) by (D, r) at each point."""
     cost = losses.loss_cost("dsm", (5, 100, 10), dense=False, device_name="cpu", repeats=1)
@@ -36,7 +44,9 @@ def test_table_has_a_row_for_each_loss_and_size(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(losses, "SECOND_ORDER", {"d2sm": "dsm"})
     monkeypatch.setattr(losses, "in_own_process", lambda function, *arguments: function(*arguments))
     monkeypatch.setattr(losses, "step_time", lambda *args, **changes: 2.0)
-    losses.main(["--device", "cpu", "--repeats", "1", "--sizes", "2,10,2", "2,10,0", "--results", str(tmp_path)])
+    sizes = ["--sizes", "2,10,2", "2,10,0", "--third-size", "2,10,2"]
+    losses.main(["--device", "cpu", "--repeats", "1", *sizes, "--results", str(tmp_path)])
+    assert len((tmp_path / "benchmark_third_order.csv").read_text().splitlines()) > len(OBJECTIVES[3])
     out = capsys.readouterr().out
     assert "ms of a step of 2000 ms" in out
     lines = (tmp_path / "benchmark_losses.csv").read_text().splitlines()
