@@ -117,7 +117,7 @@ def loss_cost(
     def call() -> None:
         s2 = DiagonalPlusLowRank(*heads[1:3])
         if order == 3:
-            value = objective(p, heads[0], s2, s3=SymmetricCP(*heads[3:]), **needs)["loss"]
+            value = objective(p, heads[0], s2, s3=SymmetricCP(heads[3], heads[4], heads[5]), **needs)["loss"]
         else:
             value = objective(p, heads[0], s2.dense() if dense else s2, **needs)["second_order"]
         torch.autograd.grad(value, heads, allow_unused=True)

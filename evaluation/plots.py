@@ -2,15 +2,17 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 import linalg
 from datasets import displayable
 from evaluation.calibration import Predictions
-from inference import Posterior
+from inference import Posterior, SplitNormal
 from inference.arguments import positive_number, whole_number
 from models import Scores
 
@@ -22,7 +24,11 @@ BETWEEN = 0.8  # grey, between the pictures of a row
 
 
 def image_rows(
-    rows: dict[str, Tensor], title: str = "", scales: dict[str, Scale] | None = None, headings: Sequence[str] = ()
+    rows: dict[str, Tensor],
+    title: str = "",
+    scales: dict[str, Scale] | None = None,
+    headings: Sequence[str] = (),
+    beside: Sequence[Callable[[Axes], None]] = (),
 ) -> Figure:
     """A labelled row of images for each entry.
 
@@ -31,6 +37,7 @@ def image_rows(
         title: above the whole.
         scales: label to (colour map, least, most), for pictures of one channel that are not grey.
         headings: a line for each column.
+        beside: for each row what draws into an axis at its right; none, where there is none.
 
     Raises:
         ValueError: where there is no row, a row has another number of pictures than the first, or holds no pictures.
@@ -42,8 +49,12 @@ def image_rows(
         if images.ndim != 4 or len(images) != columns or not columns or images.shape[1] not in (1, 3):
             expected = f"{max(columns, 1)} pictures (n, C, H, W) with 1 or 3 channels are expected, as in the first row"
             raise ValueError(f"row '{label}' has shape {tuple(images.shape)}; {expected}")
-    figure = Figure(figsize=(0.9 * columns + 1, 0.95 * len(rows) + 0.4), layout="constrained")
-    axes = figure.subplots(len(rows), squeeze=False)[:, 0]
+    figure = Figure(figsize=(0.9 * columns + 1 + 2.4 * bool(beside), 0.95 * len(rows) + 0.4), layout="constrained")
+    ratios = [0.9 * columns + 1, 2.4][: 1 + bool(beside)]
+    grid = figure.subplots(len(rows), len(ratios), squeeze=False, width_ratios=ratios)
+    axes = grid[:, 0]
+    for draw, axis in zip(beside, grid[:, -1], strict=False):
+        draw(axis)
     for axis, (label, images) in zip(axes, rows.items(), strict=True):
         colours, least, most = (scales or {}).get(label, GREY)
         line, centres = side_by_side(images)
@@ -119,9 +130,10 @@ def walk_figure(
     components: int | tuple[Tensor, Tensor] = 3,
     reach: float = 3.0,
     refine: int = 0,
+    clean: Tensor | None = None,
 ) -> Figure:
     """What an image may be: a row for each principal component, the mean moved along it by −reach … +reach standard
-    deviations.
+    deviations; and beside it, where s3 is known, the distribution along it, see `Posterior.marginal`.
 
     Args:
         posterior: at some images.
@@ -130,6 +142,7 @@ def walk_figure(
         components: how many rows, or what `Posterior.principal_components` gave already.
         reach: of the walk, in standard deviations of each component.
         refine: see `Posterior.principal_components`.
+        clean: the clean images `(n, D)`, where they are known: a line in each distribution says where the image lies.
 
     Raises:
         ValueError: where the posterior is not of images of that shape, there is no such image, or the components cannot
@@ -141,12 +154,33 @@ def walk_figure(
         raise ValueError(f"index is {index}; a number below {len(posterior)} is expected, the images of the posterior")
     variances, directions = _components(posterior, components, refine)
     stops = torch.linspace(-reach, reach, 7)
-    rows = {}
+    rows, beside = {}, []
     for k in range(variances.shape[1]):
         length = variances[index, k].sqrt()
         walk = posterior.mean[index] + (stops.to(length) * length)[:, None] * directions[index, :, k]
         rows[f"PC {k + 1}\nstd {float(length):.2g}"] = displayable(walk, shape, posterior.scores.values)
-    return image_rows(rows, headings=["mean" if stop == 0 else f"{stop:+g} std" for stop in stops.tolist()])
+        if posterior.scores.s3 is not None:
+            one = slice(index, index + 1)
+            skewness = float(posterior[one].skewness(directions[one, :, k]))
+            where = None
+            if clean is not None:
+                where = float((clean[index] - posterior.mean[index]) @ directions[index, :, k] / length)
+            beside.append(partial(_draw_marginal, skewness=skewness, reach=reach, where=where))
+    headings = ["mean" if stop == 0 else f"{stop:+g} std" for stop in stops.tolist()]
+    return image_rows(rows, headings=headings, beside=beside)
+
+
+def _draw_marginal(axis: Axes, skewness: float, reach: float, where: float | None) -> None:
+    """The distribution along a component in its standard deviations, and the normal one, dashed."""
+    zero, grid = torch.zeros(1), torch.linspace(-reach, reach, 121)
+    skewed, normal = (SplitNormal.of_moments(zero, zero + 1, zero + value) for value in (skewness, 0.0))
+    axis.plot(grid, normal.log_prob(grid).exp(), color="gray", linestyle="--", linewidth=1)
+    axis.plot(grid, skewed.log_prob(grid).exp(), color="tab:red")
+    if where is not None:
+        axis.axvline(where, color="black", linewidth=1)
+    axis.set(yticks=[], xticks=[-2, 0, 2], xlim=(-reach, reach))
+    axis.set_title(f"skewness {skewness:+.2f}", fontsize=8)
+    axis.tick_params(labelsize=7)
 
 
 def _components(posterior: Posterior, components: int | tuple[Tensor, Tensor], refine: int) -> tuple[Tensor, Tensor]:

@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.func import jvp
 
+import evaluation
 import inference
 from evaluation import Marginals
 from experiments.harness import (
@@ -189,32 +190,7 @@ def walks(opened: OpenedImages, sigma: float, seed: int) -> Figure:
     posterior = inference.posterior(scores, few + sigma * noise)
     variances, directions = posterior.principal_components(COMPONENTS)
     chosen = int(posterior.skewness(directions).abs().sum(1).argmax())
-    posterior, directions = posterior[chosen : chosen + 1], directions[chosen : chosen + 1]
-    clean, stops = few[chosen], torch.linspace(-2.5, 2.5, 6)
-    marginal = posterior.marginal(directions)
-    figure = Figure(figsize=(10, 1.6 * COMPONENTS), layout="constrained")
-    axes = figure.subplots(COMPONENTS, 2, width_ratios=[2.4, 1])
-    height, width = opened.shape[1:]
-    for k, (pictures, curve) in enumerate(axes):
-        std = float(marginal.std[0, k])
-        walk = posterior.mean[0] + stops[:, None].to(few) * std * directions[0, :, k]
-        tiles = torch.cat([few[chosen : chosen + 1], posterior.noisy, posterior.mean, walk]).view(-1, height, width)
-        pictures.imshow(torch.cat(list(tiles.clamp(*opened.limits)), dim=1).cpu(), cmap="gray", aspect="equal")
-        pictures.set(xticks=[(i + 0.5) * width for i in range(len(tiles))], yticks=[], ylabel=f"PC {k + 1}")
-        names = ["clean", "noisy", "mean", *(f"{stop:+.1f} std" for stop in stops.tolist())]
-        pictures.set_xticklabels(names if k == COMPONENTS - 1 else [""] * len(names), fontsize=8)
-        pictures.tick_params(length=0)
-        grid = torch.linspace(-4, 4, 161).to(few) * std
-        along = SplitNormal(*(part[:, k] for part in (marginal.mode, marginal.lower, marginal.upper, marginal.clipped)))
-        zero = torch.zeros(1).to(few)
-        normal = SplitNormal.of_moments(zero, zero + std, zero)
-        curve.plot(grid.cpu() / std, std * along.log_prob(grid).exp().cpu(), color=COLOURS["skewed"])
-        curve.plot(grid.cpu() / std, std * normal.log_prob(grid).exp().cpu(), color=COLOURS["normal"], ls="--")
-        where = float(directions[0, :, k] @ (clean - posterior.mean[0])) / std
-        curve.axvline(where, color="black", lw=1)
-        curve.set(yticks=[], title=f"skewness {float(along.skewness):+.2f}" + (", clipped" if along.clipped else ""))
-    axes[-1, 1].set_xlabel("standard deviations; black: the clean image")
-    return figure
+    return evaluation.walk_figure(posterior, opened.shape, chosen, (variances, directions), clean=few)
 
 
 def main(arguments: list[str] | None = None) -> None:

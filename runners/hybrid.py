@@ -60,7 +60,7 @@ class HybridRunner(ImageRunner):
         )
         write_figure(picture, figure)
         if low_rank:
-            walks = evaluation.walk_figure(posterior, data.shape, components=components)
+            walks = evaluation.walk_figure(posterior, data.shape, components=components, clean=p.clean)
             write_figure(beside["walks"], walks)
         return metrics
 
