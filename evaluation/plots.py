@@ -59,7 +59,7 @@ def image_rows(
         colours, least, most = (scales or {}).get(label, GREY)
         line, centres = side_by_side(images)
         shown = axis.imshow(line.numpy(), cmap=colours, vmin=least, vmax=most, interpolation="nearest")
-        axis.set(xticks=[], yticks=[], facecolor=str(BETWEEN), anchor="W")
+        axis.set(xticks=[], yticks=[], facecolor=str(BETWEEN), anchor="E" if beside else "W")
         axis.set_ylabel(label, rotation=0, ha="right", va="center")
         if label in (scales or {}):
             figure.colorbar(shown, ax=axis, fraction=0.02, pad=0.01)

@@ -7,7 +7,7 @@ import torch
 import datasets
 import evaluation
 import inference
-from linalg import DiagonalPlusLowRank
+from linalg import DiagonalPlusLowRank, SymmetricCP
 from models import Scores
 
 
@@ -58,6 +58,26 @@ def test_a_walk_goes_from_minus_to_plus_reach_standard_deviations(posterior):
     assert [label.get_text() for label in axis.get_xticklabels()][::3] == ["-1.5 std", "mean", "+1.5 std"]
     assert axis.get_xticks() == pytest.approx([1.5 + 5 * k for k in range(7)])
     assert axis.get_ylabel() == "PC 1\nstd 0.3"
+
+
+def test_beside_a_walk_is_the_distribution_along_it_where_s3_is_known(posterior):
+    scores = posterior.scores
+    third = SymmetricCP.diagonal_only(torch.full((3, 16), 600.0))
+    known = Scores(scores.sigma, scores.s1, scores.s2, shape=scores.shape, s3=lambda x: third[: len(x)])
+    figure = evaluation.walk_figure(
+        inference.posterior(known, posterior.noisy), (1, 4, 4), components=2, clean=posterior.mean
+    )
+    curves = [axis for axis in figure.axes if axis.lines]
+    assert len(curves) == 2
+    answers = inference.posterior(known, posterior.noisy)
+    _, directions = answers.principal_components(2)
+    skewness = answers.skewness(directions)[0]
+    for axis, value in zip(curves, skewness.tolist(), strict=True):
+        assert axis.get_title() == f"skewness {value:+.2f}"
+        normal, skewed, clean = axis.lines
+        assert clean.get_xdata()[0] == pytest.approx(0, abs=1e-5)
+        assert sum(skewed.get_ydata()) * 0.05 == pytest.approx(1, abs=0.02)
+        assert max(skewed.get_ydata()) != max(normal.get_ydata())
 
 
 def test_fields_of_a_normal_with_and_without_its_second_order():
