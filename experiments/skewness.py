@@ -17,11 +17,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
-from torch.func import jvp
 
 import evaluation
 import inference
@@ -37,6 +37,7 @@ from experiments.harness import (
     table,
 )
 from inference import Posterior, SplitNormal
+from linalg import MatrixDerivative, SymmetricMatrix
 from models import Scores
 from runners import distributed
 
@@ -66,20 +67,13 @@ def from_denoiser(scores: Scores, posterior: Posterior, directions: Tensor) -> T
     return torch.stack(third, dim=1)
 
 
-def from_second_order(scores: Scores, posterior: Posterior, directions: Tensor) -> Tensor:
-    """`κ3(v, v, v) = σ² ∂(vᵀCv)/∂v`, by forward-mode differentiation of the head, `(B, k)`."""
-    sigma, x = scores.sigma, posterior.noisy
-    assert scores.s2 is not None  # the model has three orders
-    s2, third = scores.s2, []
-    for v in directions.unbind(2):
-        along = partial(lambda v, points: s2(points).quadratic(v), v)
-        third.append(sigma**6 * jvp(along, (x,), (v,))[1])  # type: ignore[misc]
-    return torch.stack(third, dim=1)
-
+SecondOrder = Callable[[Tensor], SymmetricMatrix]
 
 ALONG: dict[str, Callable[[Scores, Posterior, Tensor], Tensor]] = {
     "s3": lambda scores, posterior, directions: posterior.third_cumulant.form(directions),
-    "derivative of s2": from_second_order,
+    "derivative of s2": lambda scores, posterior, directions: (
+        scores.sigma**6 * MatrixDerivative(cast(SecondOrder, scores.s2), posterior.noisy).form(directions)
+    ),
     "denoiser": from_denoiser,
 }
 """κ3 along directions, from the scores, the posterior and the directions."""

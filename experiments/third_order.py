@@ -12,13 +12,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.func import jvp
 
 import configs
 from configs import Config
 from datasets import DENSITIES, generator_of
 from experiments.harness import argument_parser, over_seeds, print_progress, run, save_table, table, trained
-from linalg import second_derivative_product
+from linalg import MatrixDerivative, SecondDerivative
 from losses import OBJECTIVES
 from models import Scores
 from runners import distributed
@@ -55,13 +54,6 @@ def exact(density: str, dimension: int, noise: float, points: int, seed: int) ->
     return x, v, torch.cat([mixture.s3(some, noise).contract(along) for some, along in parts]).float()
 
 
-def derivative_of_s2(scores: Scores, x: Tensor, v: Tensor) -> Tensor:
-    """`d/dt s2(x + tv) v` at t = 0, by forward-mode differentiation of the head."""
-    assert scores.s2 is not None  # every run here has one
-    s2 = scores.s2
-    return jvp(lambda points: s2(points) @ v, (x,), (v,))[1]  # type: ignore[no-any-return]
-
-
 @torch.no_grad()
 def errors(scores: Scores, config: Config, points: int, seed: int) -> dict[str, float]:
     """Relative errors of `s3(v, v, ·)` on test points.
@@ -77,11 +69,12 @@ def errors(scores: Scores, config: Config, points: int, seed: int) -> dict[str, 
         `size`, the mean of `‖s3(v, v, ·)‖²`, in 1/units⁶.
     """
     x, v, truth = exact(config.data.density, config.data.dimension, scores.sigma, points, seed)
-    assert scores.s3 is not None  # every run here has one
+    assert scores.s2 is not None  # every run here has all three
+    assert scores.s3 is not None
     learned = {
         "s3": scores.s3(x).contract(v),
-        "derivative_of_s2": derivative_of_s2(scores, x, v),
-        "second_derivative_of_s1": second_derivative_product(scores.s1, x, v),
+        "derivative_of_s2": MatrixDerivative(scores.s2, x).contract(v),
+        "second_derivative_of_s1": SecondDerivative(scores.s1, x).contract(v),
     }
     size = float(truth.square().sum(1).mean())
     return {name: float((wrong - truth).square().sum(1).mean()) / size for name, wrong in learned.items()} | {

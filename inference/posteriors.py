@@ -16,6 +16,7 @@ from inference.regions import Where, entries_of, region_of, restricted_scores
 from inference.tweedie import posterior_covariance, posterior_mean
 from linalg import (
     Jacobian,
+    MatrixDerivative,
     SecondDerivative,
     SymmetricMatrix,
     SymmetricTensor,
@@ -105,12 +106,16 @@ class Posterior:
 
     @cached_property
     def third_cumulant(self) -> SymmetricTensor:
-        """`κ3 = σ⁶ s3`, a symmetric tensor of order 3, in the cubed units of the data; where there is no s3, the second
-        derivative of s1 stands for it, known by products of some ten evaluations of the network each."""
-        with torch.no_grad():
-            if self.scores.s3 is not None:
-                return self.scores.s3(self.noisy) * self.sigma**6
-        return SecondDerivative(self.scores.s1, self.noisy, self.sigma**6)
+        """`κ3 = σ⁶ s3`, a symmetric tensor of order 3, in the cubed units of the data. Where there is no s3, the
+        derivative of s2 stands for it, and where there is none either the second derivative of s1: known by products
+        alone, each of several evaluations of the network."""
+        scores, power = self.scores, self.sigma**6
+        if scores.s3 is not None:
+            with torch.no_grad():
+                return scores.s3(self.noisy) * power
+        if scores.s2 is not None:
+            return MatrixDerivative(scores.s2, self.noisy, power)
+        return SecondDerivative(scores.s1, self.noisy, power)
 
     @torch.no_grad()
     def skewness(self, directions: Tensor | None = None) -> Tensor:
@@ -122,16 +127,16 @@ class Posterior:
 
         Returns:
             of each entry, `(B, D)`, or of each direction, `(B,)` or `(B, k)`. Where there is no s3, every entry and
-            direction costs a second derivative of s1.
+            direction costs a derivative of s2, or two of s1.
 
         Raises:
-            ValueError: where the directions are not of that shape.
+            ValueError: where the directions are not of that shape, or one has no length.
 
         Source: Meng et al. 2021, theorem 2; along a direction without s3, Manor and Michaeli, ICLR 2024, section 4.
         """
         if directions is None:
             return self.third_cumulant.diagonal() / self.variance() ** 1.5
-        _, variance, third = self._along(directions)
+        variance, third = self._along(directions)
         return third / variance**1.5
 
     @torch.no_grad()
@@ -140,29 +145,30 @@ class Posterior:
         these three moments, see `SplitNormal`, its skewness clipped at ±0.9 (`.clipped` says where).
 
         Args:
-            directions: see `skewness`; they are taken for of unit length.
+            directions: see `skewness`.
 
         Returns:
-            of each entry, about the mean, `(B, D)` in the units of the data; or of each direction, about zero, `(B,)`
-            or `(B, k)`, in the same units.
+            of each entry, about the mean, `(B, D)` in the units of the data; or of `v·(x − mean)` for each direction v
+            as of unit length, about zero, `(B,)` or `(B, k)`, in the same units.
 
         Raises:
-            ValueError: where the directions are not of that shape.
+            ValueError: where the directions are not of that shape, or one has no length.
         """
         if directions is None:
             return SplitNormal.of_moments(self.mean, self.std(), self.skewness())
-        length, variance, third = self._along(directions)
-        return SplitNormal.of_moments(torch.zeros_like(length), variance.sqrt() / length, third / variance**1.5)
+        variance, third = self._along(directions)
+        return SplitNormal.of_moments(torch.zeros_like(variance), variance.sqrt(), third / variance**1.5)
 
-    def _along(self, directions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The length of each direction v, and `vᵀκ2v` and `κ3(v, v, v)`, none of the variances below the floor."""
+    def _along(self, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """`vᵀκ2v`, none below the floor, and `κ3(v, v, v)` for directions as of unit length."""
         if directions.shape[:2] != self.mean.shape or directions.ndim > 3:
-            shapes = f"{tuple(self.mean.shape)} or {(*self.mean.shape, 'k')}".replace("'", "")
-            raise ValueError(f"directions have shape {tuple(directions.shape)}; {shapes} is expected")
-        directions = directions.to(self.mean)
-        length = directions.norm(dim=1)
-        variance = self._clip(self.covariance.quadratic(directions) / length**2, "variances along directions")
-        return length, variance * length**2, self.third_cumulant.form(directions)
+            size = ", ".join(map(str, self.mean.shape))
+            raise ValueError(f"directions have shape {tuple(directions.shape)}; ({size}) or ({size}, k) is expected")
+        length = directions.to(self.mean).norm(dim=1, keepdim=True)
+        if not bool((length > 0).all() and length.isfinite().all()):
+            raise ValueError("directions have no length, or are not finite; any other vectors are expected")
+        unit = directions.to(self.mean) / length
+        return self._clip(self.covariance.quadratic(unit), "variances along directions"), self.third_cumulant.form(unit)
 
     def interval(self, level: float = 0.9, skewed: bool | None = None) -> tuple[Tensor, Tensor]:
         """The central interval of each entry that holds it with probability `level`: its ends, `(B, D)` each.

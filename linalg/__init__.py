@@ -12,7 +12,7 @@ from linalg.matrix import SymmetricMatrix
 from linalg.orthogonal import orthogonal_columns
 from linalg.restricted import Restricted, restrict
 from linalg.secants import refine_eigenpairs
-from linalg.second_derivatives import SecondDerivative, second_derivative_product
+from linalg.second_derivatives import MatrixDerivative, SecondDerivative, second_derivative_product
 from linalg.solves import logdet_estimate, solve_by_products
 from linalg.tapered import TaperedLowRank
 from linalg.tensors import SymmetricTensor
@@ -21,6 +21,7 @@ __all__ = [
     "Dense",
     "DiagonalPlusLowRank",
     "Jacobian",
+    "MatrixDerivative",
     "Restricted",
     "SecondDerivative",
     "SymmetricCP",

@@ -1,6 +1,7 @@
-"""Second derivatives of a function along vectors, by two nested forward products."""
+"""Tensors of order three by differentiation along vectors: of a function twice, or of a matrix once."""
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from linalg.differences import central_product
 from linalg.jacobians import ENTRIES, POINTS, UNDIFFERENTIABLE, Function, jacobian_product
 from linalg.tensors import SymmetricTensor
 
-__all__ = ["SecondDerivative", "second_derivative_product"]
+__all__ = ["MatrixDerivative", "SecondDerivative", "second_derivative_product"]
 
 
 class _SiLUInParts(TorchFunctionMode):
@@ -68,7 +69,7 @@ class SecondDerivative(SymmetricTensor):
         derivatives along a component by finite differences.
     """
 
-    function: Function
+    function: Callable[[Tensor], Any]
     x: Tensor
     scale: float | Tensor = 1.0
     order = 3
@@ -106,5 +107,18 @@ class SecondDerivative(SymmetricTensor):
     def _product(self, v: Tensor) -> Tensor:
         batch, dimension, count = v.shape
         repeated = self.x.repeat_interleave(count, dim=0)
-        product = second_derivative_product(self.function, repeated, v.mT.reshape(batch * count, dimension))
+        product = self._differentiated(repeated, v.mT.reshape(batch * count, dimension))
         return product.view(batch, count, dimension).mT
+
+    def _differentiated(self, x: Tensor, v: Tensor) -> Tensor:
+        """`∇²f(x)(v, v)` for a vector at each point, `(n, D)`."""
+        return second_derivative_product(self.function, x, v)
+
+
+class MatrixDerivative(SecondDerivative):
+    """`a ∇M(x)` at B points, of a function M from points `(B, D)` to B matrices (`linalg.SymmetricMatrix`), by one
+    forward product: `T(v, v, ·) = d/dt M(x + tv) v`, without gradients. That of a true s2 is symmetric, of a learned
+    one nearly."""
+
+    def _differentiated(self, x: Tensor, v: Tensor) -> Tensor:
+        return jacobian_product(lambda points: self.function(points) @ v, x, v[:, :, None])[:, :, 0]

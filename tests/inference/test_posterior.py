@@ -325,13 +325,15 @@ def exact_third_cumulant(density: GaussianMixture, noisy: Tensor) -> Tensor:
     return mixed + mixed.permute(0, 1, 3, 2) + mixed.permute(0, 3, 2, 1) + between
 
 
-@pytest.fixture(params=["exact s3", "second derivative of s1", "restricted"])
+@pytest.fixture(params=["exact s3", "derivative of s2", "second derivative of s1", "some of the points"])
 def third_setting(request, setting):
     density, noisy, posterior, mean, covariance = setting
-    if request.param != "exact s3":
-        scores = density.at(SIGMA)
+    scores = density.at(SIGMA)
+    if request.param == "derivative of s2":
         posterior = inference.posterior(Scores(SIGMA, scores.s1, scores.s2), noisy)
-    rows = slice(2, 6) if request.param == "restricted" else slice(None)
+    if request.param == "second derivative of s1":
+        posterior = inference.posterior(Scores(SIGMA, scores.s1), noisy)
+    rows = slice(2, 6) if request.param == "some of the points" else slice(None)
     posterior = posterior[rows]
     return posterior, mean[rows], covariance[rows], exact_third_cumulant(density, noisy)[rows]
 
@@ -388,3 +390,6 @@ def test_directions_that_do_not_fit_are_refused(setting):
             posterior.skewness(directions)
         with pytest.raises(ValueError, match=r"\(8, 5\) or \(8, 5, k\) is expected"):
             posterior.marginal(directions)
+    for directions in (torch.zeros(8, 5), torch.full((8, 5), math.nan)):
+        with pytest.raises(ValueError, match="no length, or are not finite"):
+            posterior.skewness(directions)

@@ -5,7 +5,15 @@ import torch
 from torch import Tensor
 from torch.func import jacfwd, vmap
 
-from linalg import DiagonalPlusLowRank, SecondDerivative, SymmetricCP, SymmetricTensor, second_derivative_product
+from linalg import (
+    Dense,
+    DiagonalPlusLowRank,
+    MatrixDerivative,
+    SecondDerivative,
+    SymmetricCP,
+    SymmetricTensor,
+    second_derivative_product,
+)
 
 B, D, R = 3, 5, 4
 
@@ -32,6 +40,10 @@ def gradient(x: Tensor) -> Tensor:
     return vmap(torch.func.grad(potential))(x)
 
 
+def hessian(x: Tensor) -> Dense:
+    return Dense(vmap(jacfwd(torch.func.grad(potential)))(x))
+
+
 X = normal(B, D, seed=5)
 
 TENSORS = {
@@ -40,6 +52,7 @@ TENSORS = {
     "cp4": lambda: cp(4),
     "cp without vectors": lambda: SymmetricCP.diagonal_only(normal(B, D)),
     "second derivative": lambda: SecondDerivative(gradient, X),
+    "derivative of a matrix": lambda: MatrixDerivative(hessian, X),
 }
 
 
