@@ -57,7 +57,9 @@ QUICK: dict[str, list[list[str]]] = {
     "likelihood": [["--models", DIGITS, "--images", "20", "--slow", "5", "--bounded", "5"]],
     "reverse": [["--model", DIGITS, "--images", "20", "--points", "500", "--steps", "5", "10", "--samples", "50"]],
     "measurements": [["--models", DIGITS, "--images", "4", "--samples", "4", "--points", "300", "--mixtures", "1"]],
-    "third_order": [["--noise", "0.4", "--steps", "200", "--points", "500", "--run", f"{RUN}/third_order"]],
+    "third_order": [
+        ["--data", "gaussians", "--noise", "0.4", "--steps", "200", "--points", "500", "--run", f"{RUN}/third_order"]
+    ],
     "skewness": [["--model", "checkpoints/digits_third", "--images", "100"]],
     "mixing": [["--targets", "normal_2", "normal_50", "gaussians", "images", "--images", DIGITS, "--share", "0.1"]],
     "ellipses": [["--steps", "1000", "--run", f"{RUN}/ellipses"]],
