@@ -133,7 +133,8 @@ def walk_figure(
     clean: Tensor | None = None,
 ) -> Figure:
     """What an image may be: a row for each principal component, the mean moved along it by −reach … +reach standard
-    deviations; and beside it, where s3 is known, the distribution along it, see `Posterior.marginal`.
+    deviations; and beside it, where s3 is known, the distribution along it, with the derivative of s2 for its skewness,
+    see `Posterior.marginal`.
 
     Args:
         posterior: at some images.
@@ -161,7 +162,7 @@ def walk_figure(
         rows[f"PC {k + 1}\nstd {float(length):.2g}"] = displayable(walk, shape, posterior.scores.values)
         if posterior.scores.s3 is not None:
             one = slice(index, index + 1)
-            skewness = float(posterior[one].skewness(directions[one, :, k]))
+            skewness = float(posterior[one].skewness(directions[one, :, k], differentiate=True))
             where = None
             if clean is not None:
                 where = float((clean[index] - posterior.mean[index]) @ directions[index, :, k] / length)

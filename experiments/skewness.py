@@ -17,7 +17,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import torch
 from matplotlib.figure import Figure
@@ -37,7 +36,6 @@ from experiments.harness import (
     table,
 )
 from inference import Posterior, SplitNormal
-from linalg import MatrixDerivative, SymmetricMatrix
 from models import Scores
 from runners import distributed
 
@@ -54,7 +52,7 @@ COLOURS = {"normal": "tab:gray", "skewed": "tab:red"}
 
 
 def from_denoiser(scores: Scores, posterior: Posterior, directions: Tensor) -> Tensor:
-    """`κ3(v, v, v) = σ⁴ vᵀ ∂²D/∂v²` by a central difference, `(B, k)`."""
+    """Of `κ3(v, v, v) = σ⁴ vᵀ ∂²D/∂v²` by a central difference, `(B, k)`."""
     sigma, x = scores.sigma, posterior.noisy
 
     def along(points: Tensor, v: Tensor) -> Tensor:
@@ -64,29 +62,15 @@ def from_denoiser(scores: Scores, posterior: Posterior, directions: Tensor) -> T
     for v in directions.unbind(2):
         apart = along(x + h * v, v) + along(x - h * v, v) - 2 * (posterior.mean * v).sum(1)
         third.append(sigma**4 * apart / h**2)
-    return torch.stack(third, dim=1)
+    return torch.stack(third, dim=1) / posterior.covariance.quadratic(directions) ** 1.5
 
-
-SecondOrder = Callable[[Tensor], SymmetricMatrix]
 
 ALONG: dict[str, Callable[[Scores, Posterior, Tensor], Tensor]] = {
-    "s3": lambda scores, posterior, directions: posterior.third_cumulant.form(directions),
-    "derivative of s2": lambda scores, posterior, directions: (
-        scores.sigma**6 * MatrixDerivative(cast(SecondOrder, scores.s2), posterior.noisy).form(directions)
-    ),
+    "s3": lambda scores, posterior, v: posterior.skewness(v),
+    "derivative of s2": lambda scores, posterior, v: posterior.skewness(v, differentiate=True),
     "denoiser": from_denoiser,
 }
-"""κ3 along directions, from the scores, the posterior and the directions."""
-
-
-def _skewness(
-    third: Callable[[Scores, Posterior, Tensor], Tensor],
-    scores: Scores,
-    posterior: Posterior,
-    directions: Tensor,
-    variances: Tensor,
-) -> Tensor:
-    return third(scores, posterior, directions) / variances**1.5
+"""The skewness along directions, from the scores, the posterior and the directions."""
 
 
 @dataclass
@@ -122,9 +106,9 @@ def collect(opened: OpenedImages, sigma: float, seed: int) -> Collected:
             take(f"pixels, std > {least}", "two values", error, std, partial(torch.clone, guess), std > least)
         variances, directions = posterior.principal_components(COMPONENTS, tolerance=TOLERANCE)
         projected = (directions.mT @ error[:, :, None])[:, :, 0]
-        for method, third in ALONG.items():
+        for method, skewness_along in ALONG.items():
             fresh = inference.posterior(scores, posterior.noisy) if method == "s3" else posterior
-            skewness = partial(_skewness, third, scores, fresh, directions, variances)
+            skewness = partial(skewness_along, scores, fresh, directions)
             take("components", method, projected, variances.sqrt(), skewness)
     return Collected(marginals, seconds, len(opened.test))
 

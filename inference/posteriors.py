@@ -109,57 +109,67 @@ class Posterior:
         """`κ3 = σ⁶ s3`, a symmetric tensor of order 3, in the cubed units of the data. Where there is no s3, the
         derivative of s2 stands for it, and where there is none either the second derivative of s1: known by products
         alone, each of several evaluations of the network."""
+        if self.scores.s3 is None:
+            return self._differentiated
+        with torch.no_grad():
+            return self.scores.s3(self.noisy) * self.sigma**6
+
+    @property
+    def _differentiated(self) -> SymmetricTensor:
+        """κ3 by differentiation of the lower orders."""
         scores, power = self.scores, self.sigma**6
-        if scores.s3 is not None:
-            with torch.no_grad():
-                return scores.s3(self.noisy) * power
         if scores.s2 is not None:
             return MatrixDerivative(scores.s2, self.noisy, power)
         return SecondDerivative(scores.s1, self.noisy, power)
 
     @torch.no_grad()
-    def skewness(self, directions: Tensor | None = None) -> Tensor:
+    def skewness(self, directions: Tensor | None = None, differentiate: bool = False) -> Tensor:
         """`κ3/κ2^{3/2}`, without units, of each entry or along directions: positive where more is less surprising than
         less.
 
         Args:
             directions: `(B, D)`, or `(B, D, k)` such as `principal_components` gives, of any length but zero.
+            differentiate: take the derivative of s2 along each direction in place of s3: slower, and on the models of
+                `checkpoints` better.
 
         Returns:
             of each entry, `(B, D)`, or of each direction, `(B,)` or `(B, k)`. Where there is no s3, every entry and
             direction costs a derivative of s2, or two of s1.
 
         Raises:
-            ValueError: where the directions are not of that shape, or one has no length.
+            ValueError: where the directions are not of that shape, or one has no length; or to differentiate without
+                directions.
 
         Source: Meng et al. 2021, theorem 2; along a direction without s3, Manor and Michaeli, ICLR 2024, section 4.
         """
         if directions is None:
+            if differentiate:
+                raise ValueError("differentiate is true and there are no directions; give some, or leave it out")
             return self.third_cumulant.diagonal() / self.variance() ** 1.5
-        variance, third = self._along(directions)
+        variance, third = self._along(directions, differentiate)
         return third / variance**1.5
 
     @torch.no_grad()
-    def marginal(self, directions: Tensor | None = None) -> SplitNormal:
+    def marginal(self, directions: Tensor | None = None, differentiate: bool = False) -> SplitNormal:
         """The distribution of each entry, or of how far the clean point lies from the mean along directions: one of
         these three moments, see `SplitNormal`, its skewness clipped at ±0.9 (`.clipped` says where).
 
         Args:
-            directions: see `skewness`.
+            directions, differentiate: see `skewness`.
 
         Returns:
             of each entry, about the mean, `(B, D)` in the units of the data; or of `v·(x − mean)` for each direction v
             as of unit length, about zero, `(B,)` or `(B, k)`, in the same units.
 
         Raises:
-            ValueError: where the directions are not of that shape, or one has no length.
+            ValueError: see `skewness`.
         """
         if directions is None:
-            return SplitNormal.of_moments(self.mean, self.std(), self.skewness())
-        variance, third = self._along(directions)
+            return SplitNormal.of_moments(self.mean, self.std(), self.skewness(None, differentiate))
+        variance, third = self._along(directions, differentiate)
         return SplitNormal.of_moments(torch.zeros_like(variance), variance.sqrt(), third / variance**1.5)
 
-    def _along(self, directions: Tensor) -> tuple[Tensor, Tensor]:
+    def _along(self, directions: Tensor, differentiate: bool) -> tuple[Tensor, Tensor]:
         """`vᵀκ2v`, none below the floor, and `κ3(v, v, v)` for directions as of unit length."""
         if directions.shape[:2] != self.mean.shape or directions.ndim > 3:
             size = ", ".join(map(str, self.mean.shape))
@@ -168,7 +178,8 @@ class Posterior:
         if not bool((length > 0).all() and length.isfinite().all()):
             raise ValueError("directions have no length, or are not finite; any other vectors are expected")
         unit = directions.to(self.mean) / length
-        return self._clip(self.covariance.quadratic(unit), "variances along directions"), self.third_cumulant.form(unit)
+        third = self._differentiated if differentiate else self.third_cumulant
+        return self._clip(self.covariance.quadratic(unit), "variances along directions"), third.form(unit)
 
     def interval(self, level: float = 0.9, skewed: bool | None = None) -> tuple[Tensor, Tensor]:
         """The central interval of each entry that holds it with probability `level`: its ends, `(B, D)` each.

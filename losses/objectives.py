@@ -5,7 +5,7 @@ A new objective is one entry of `OBJECTIVES`; the configuration's choices, the r
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -55,6 +55,7 @@ class Objective:
             probe, where it is `weighted` too. None for lower orders alone.
         s3_points: where s3 is needed, the first of `points`.
         third_probes: what the probes of L3 are, a name in `PROBES`, or None.
+        third_of: what is differentiated along them, s1 twice or s2 once.
         third_alone: L3 is minimised and nothing else, s1 and s2 being those of another run.
     """
 
@@ -69,6 +70,7 @@ class Objective:
     third_order: Callable[..., Tensor] | None = None
     s3_points: tuple[str, ...] = ()
     third_probes: str | None = None
+    third_of: Literal["s1", "s2"] = "s1"
     third_alone: bool = False
 
     @property
@@ -367,18 +369,24 @@ OBJECTIVES: dict[int, dict[str, Objective]] = {
         "nppc": Objective(dsm, nppc, s2_points=("plus",), orthogonal=True),
     },
 }
-THIRD: dict[str, tuple[Callable[..., Tensor], tuple[str, ...], str | None]] = {
-    "dsm": (d3sm, ("plus",), None),
-    "dsm_vr": (d3sm_vr, ("plus", "minus"), None),
-    "centered": (_third_centered, ("plus",), None),
-    "jacobian": (_second_derivative, ("plus",), "normal"),
-    "centered_jacobian": (centered_and_second_derivative, ("plus",), "predicted"),
-}
-"""L3, its points and its probes, beside the objective of the second order of the same name."""
+
+
+def _beside(name: str, third_order: Callable[..., Tensor], points: tuple[str, ...], **probes: Any) -> Objective:
+    """An objective of the second order with a third beside it."""
+    return replace(OBJECTIVES[2][name], third_order=third_order, s3_points=points, **probes)
+
 
 OBJECTIVES[3] = {
-    name: replace(OBJECTIVES[2][name], third_order=loss, s3_points=points, third_probes=probes)
-    for name, (loss, points, probes) in THIRD.items()
+    "dsm": _beside("dsm", d3sm, ("plus",)),
+    "dsm_vr": _beside("dsm_vr", d3sm_vr, ("plus", "minus")),
+    "centered": _beside("centered", _third_centered, ("plus",)),
+    "jacobian": _beside("jacobian", _second_derivative, ("plus",), third_probes="normal"),
+    "centered_jacobian": _beside(
+        "centered_jacobian", centered_and_second_derivative, ("plus",), third_probes="predicted"
+    ),
+    "centered_derivative": _beside(
+        "centered", centered_and_second_derivative, ("plus",), third_probes="predicted", third_of="s2"
+    ),
 }
 """By the highest order that is trained, and by the name in the configuration (`loss`)."""
 

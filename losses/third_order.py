@@ -107,13 +107,15 @@ def d3sm_diagonal(s1: Tensor, s3: SymmetricCP, p: Perturbation, weight: Tensor) 
 
 
 def second_derivative_matching(s3: SymmetricCP, v: Tensor, product: Tensor, weight: Tensor | None = None) -> Tensor:
-    """`½ ‖s3(v, v, ·) − ∇²s1(v, v)‖²`: an s3 that is to be the second derivative of s1, seen along probes.
+    """`½ ‖s3(v, v, ·) − ∇²s1(v, v)‖²`: an s3 that is to be the second derivative of s1, or the first of s2, seen along
+    probes.
 
     Args:
         s3: at B points.
         v: a probe for each of them, `(B, D)`, independent of the point and its noise. Normal ones tell of every entry;
             signs, with v_i² = 1, do not tell the entries T_iij of one j from each other.
-        product: `∇²s1(v, v)` there, `(B, D)`, held fixed; see `linalg.second_derivative_product`.
+        product: `∇²s1(v, v)` or `∇(s2 v) v` there, `(B, D)`, held fixed; see `linalg.SecondDerivative` and
+            `linalg.MatrixDerivative`.
         weight: of each of the points, `(B,)`.
 
     Returns:

@@ -252,10 +252,13 @@ class Runner(Generic[Data]):
                 covariance = level**4 * s2[few].detach() + level**2
                 e = p.noise[few] + level * s1[few]
                 probe = losses.PROBES[objective.third_probes](normal, covariance, e)
-            product = linalg.second_derivative_product(
-                lambda x: state.network.first_order(x, level), p.inputs[few].detach(), probe
-            )
-            needs |= {"probe": probe, "product": product}
+            at_noisy, network = p.inputs[few].detach(), state.network
+            tensor: linalg.SymmetricTensor
+            if objective.third_of == "s1":
+                tensor = linalg.SecondDerivative(lambda x: network.first_order(x, level), at_noisy)
+            else:
+                tensor = linalg.MatrixDerivative(lambda x: network.second_order(x, level), at_noisy)
+            needs |= {"probe": probe, "product": tensor.contract(probe)}
             if objective.weighted:
                 own = unit[few] if unit is not None else None
                 needs["along"] = losses.probe_weight(s2[few], probe, level, own)

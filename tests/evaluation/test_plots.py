@@ -63,7 +63,13 @@ def test_a_walk_goes_from_minus_to_plus_reach_standard_deviations(posterior):
 def test_beside_a_walk_is_the_distribution_along_it_where_s3_is_known(posterior):
     scores = posterior.scores
     third = SymmetricCP.diagonal_only(torch.full((3, 16), 600.0))
-    known = Scores(scores.sigma, scores.s1, scores.s2, shape=scores.shape, s3=lambda x: third[: len(x)])
+
+    def curved(x: torch.Tensor) -> DiagonalPlusLowRank:
+        beta = torch.zeros(len(x), 16, 1)
+        beta[:, 15] = 8**0.5 / scores.sigma
+        return DiagonalPlusLowRank(600 * (x - 0.5), beta)
+
+    known = Scores(scores.sigma, scores.s1, curved, shape=scores.shape, s3=lambda x: third[: len(x)])
     figure = evaluation.walk_figure(
         inference.posterior(known, posterior.noisy), (1, 4, 4), components=2, clean=posterior.mean
     )

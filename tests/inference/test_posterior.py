@@ -346,6 +346,7 @@ def test_the_third_cumulant_and_its_skewness_are_exact(third_setting):
     values, directions = posterior.principal_components(2)
     along = torch.einsum("bijk,bin,bjn,bkn->bn", third, *[directions] * 3)
     close(posterior.skewness(directions), along / values**1.5, rtol=1e-6, atol=1e-7)
+    close(posterior.skewness(directions, differentiate=True), along / values**1.5, rtol=1e-6, atol=1e-7)
     close(posterior.skewness(3 * directions[:, :, 0]), along[:, 0] / values[:, 0] ** 1.5, rtol=1e-6, atol=1e-7)
 
 
@@ -385,6 +386,9 @@ def test_a_skewed_interval_leaves_as_much_below_as_above():
 
 def test_directions_that_do_not_fit_are_refused(setting):
     posterior = setting[2]
+    for question in (posterior.skewness, posterior.marginal):
+        with pytest.raises(ValueError, match="differentiate is true and there are no directions"):
+            question(differentiate=True)
     for directions in (torch.ones(8, 4), torch.ones(5), torch.ones(8, 5, 2, 1)):
         with pytest.raises(ValueError, match=r"\(8, 5\) or \(8, 5, k\) is expected"):
             posterior.skewness(directions)
