@@ -19,15 +19,15 @@ def measure(call: Callable[[], Any], device: torch.device, repeats: int) -> floa
     """The median time of `call`, in seconds, after two calls that are not counted."""
     times = []
     for _ in range(repeats + 2):
-        _wait(device)
+        wait_for(device)
         start = time.perf_counter()
         call()
-        _wait(device)
+        wait_for(device)
         times.append(time.perf_counter() - start)
     return statistics.median(times[2:])
 
 
-def _wait(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

@@ -109,7 +109,7 @@ def loss_cost(
         heads += [normal(*shape).requires_grad_() for shape in ((rows, rank), (rows, dimension, rank), shapes[1])]
         third: dict[str, Any] = {"entries": normal(batch, dimension)} if objective.weighted else {}
         if objective.third_probes:
-            probed = objective.probed(batch)
+            probed = objective.third_probed(p)
             third |= {"probe": normal(probed, dimension), "product": normal(probed, dimension)}
             third |= {"along": normal(probed)} if objective.weighted else {}
         needs["third"] = third
@@ -209,7 +209,9 @@ def main(arguments: list[str] | None = None) -> None:
             rows.append(loss_row(method, size, machine_rates, device, args.repeats))
             print_progress(rows[-1])
     print(table(rows, COLUMNS))
-    third = [third_order_row(name, args.third_size, device, args.repeats) for name in OBJECTIVES[3]]
+    third = [
+        third_order_row(name, args.third_size, device, args.repeats) for name in OBJECTIVES[3] if name in OBJECTIVES[2]
+    ]
     columns = {"loss": "{}"} | {name: "{:.3g}" for name in third[0] if name != "loss"}
     print(table(third, columns))
     print_share_of_step(device, args.batch_size)

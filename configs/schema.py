@@ -142,7 +142,7 @@ class ModelConfig(Section):
         "low_rank", description="The second order; none: s1 alone. Only SyntheticRunner has a choice."
     )
     order: Literal[2, 3] = Field(
-        2, description="The highest that is trained beside s1; 3: s3 with a network of its own."
+        2, description="3: s3 too, by a network of its own; 2: s1, and s2 where there is a head."
     )
     third_rank: Count | None = Field(None, description="Columns of s3, where it has any; by default those of s2, rank.")
     unet: UNetConfig = Field(default_factory=UNetConfig, description="Of network: unet, which takes a range of σ.")
@@ -292,6 +292,9 @@ class Config(Section):
             raise ValueError(
                 "model.order is 3 and there is no second order; a runner or model.head with s2 is expected"
             )
+        if self.model.third_rank is not None and (self.model.order == 2 or self.model.head != "low_rank"):
+            given = f"model.order is {self.model.order} and the head {self.model.head}"
+            raise ValueError(f"model.third_rank is given, {given}; order: 3 and a head with columns are expected")
         if self.model.taper is not None and (columns := sum(self.model.taper.values())) != self.rank:
             raise ValueError(f"model.taper has {columns} columns and rank is {self.rank}; make them equal")
         if self.model.taper_learned and self.model.taper is None:

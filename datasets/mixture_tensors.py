@@ -6,7 +6,6 @@ of total cumulance,
     s3 = Σ_k r_k (T_k + 3 sym(S_k ⊗ d_k) + d_k ⊗ d_k ⊗ d_k).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,8 +24,9 @@ class MixtureThird(SymmetricTensor):
     Attributes:
         shares: r, `(B, K)`.
         offsets: d, `(B, K, D)`.
-        products: from v `(B, D, n)` to `S_k v`, `(B, K, D, n)`.
-        own: the diagonals of T_k, which have no other entries, `(B, K, D)`; None where they are zero.
+        precisions: −S_k, alike at all points, `(K, D, D)`; None where they differ.
+        own_second, own_third: the diagonals of S_k and T_k, which have no other entries, `(B, K, D)`; None where there
+            are `precisions`, and T_k is zero.
         scale: that multiplies all of it, a float or a tensor of no dimension or `(B, 1)`.
 
     Source: Brillinger, *The calculation of cumulants via conditioning*, Ann. Inst. Stat. Math. 1969.
@@ -34,8 +34,9 @@ class MixtureThird(SymmetricTensor):
 
     shares: Tensor
     offsets: Tensor
-    products: Callable[[Tensor], Tensor]
-    own: Tensor | None = None
+    precisions: Tensor | None = None
+    own_second: Tensor | None = None
+    own_third: Tensor | None = None
     scale: float | Tensor = 1.0
     order = 3
 
@@ -55,15 +56,9 @@ class MixtureThird(SymmetricTensor):
         return self.offsets.device
 
     def __getitem__(self, rows: Any) -> "MixtureThird":
-        kept = torch.arange(len(self), device=self.device)[rows]
-
-        def products(v: Tensor) -> Tensor:
-            whole = v.new_zeros(len(self), *v.shape[1:]).index_copy(0, kept, v)
-            return self.products(whole)[kept]
-
         scale = self.scale[rows] if isinstance(self.scale, Tensor) and self.scale.ndim else self.scale
-        own = None if self.own is None else self.own[rows]
-        return MixtureThird(self.shares[rows], self.offsets[rows], products, own, scale)
+        second, third = (None if own is None else own[rows] for own in (self.own_second, self.own_third))
+        return MixtureThird(self.shares[rows], self.offsets[rows], self.precisions, second, third, scale)
 
     def _scaled(self, scale: float | Tensor) -> "MixtureThird":
         return replace(self, scale=scale * self.scale)
@@ -72,11 +67,14 @@ class MixtureThird(SymmetricTensor):
         """`Σ_k r_k (T_k(v, v, ·) + 2 (v·d_k) S_k v + (vᵀS_k v) d_k + (v·d_k)² d_k)`, see `SymmetricTensor.contract`."""
         if v.ndim == 2:
             return self.contract(v[:, :, None])[:, :, 0]
-        curved = self.products(v)
+        if self.own_second is None:
+            curved = -torch.einsum("kij,bjn->bkin", self.precisions, v)
+        else:
+            curved = self.own_second[..., None] * v[:, None]
         along = (self.offsets[:, :, None, :] @ v[:, None])[:, :, 0]  # v·d_k, (B, K, n)
         bent = (v[:, None] * curved).sum(2)
         terms = 2 * along[:, :, None] * curved + (bent + along.square())[:, :, None] * self.offsets[..., None]
-        if self.own is not None:
-            terms = terms + self.own[..., None] * v[:, None].square()
+        if self.own_third is not None:
+            terms = terms + self.own_third[..., None] * v[:, None].square()
         scale = self.scale[..., None] if isinstance(self.scale, Tensor) and self.scale.ndim else self.scale
         return scale * (self.shares[:, :, None, None] * terms).sum(1)

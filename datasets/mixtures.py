@@ -48,17 +48,22 @@ class ComponentScores:
     Attributes:
         log_densities: `log q_k`, `(B, K)`.
         s1: g_k, `(B, K, D)`, in 1/units.
-        curvature: from shares r `(B, K)` to `Σ_k r_k S_k` `(B, D, D)`, in 1/units².
-        products: from v `(B, D, n)` to `S_k v`, `(B, K, D, n)`.
-        own_third: the diagonals of the components' own s3, which has no other entries, `(B, K, D)`, in 1/units³; None
-            where it is zero.
+        precisions: −S_k, the components' own s2, alike at all points, `(K, D, D)` in 1/units²; None where they differ.
+        own_second, own_third: the diagonals of the components' own s2 and s3, which have no other entries, `(B, K, D)`
+            in 1/units² and 1/units³; None where there are `precisions`, and s3 is zero.
     """
 
     log_densities: Tensor
     s1: Tensor
-    curvature: Callable[[Tensor], Tensor]
-    products: Callable[[Tensor], Tensor]
+    precisions: Tensor | None = None
+    own_second: Tensor | None = None
     own_third: Tensor | None = None
+
+    def curvature(self, shares: Tensor) -> Tensor:
+        """`Σ_k r_k S_k`, `(B, D, D)`, from r `(B, K)`."""
+        if self.own_second is None:
+            return -torch.einsum("bk,kij->bij", shares, self.precisions)
+        return torch.diag_embed((shares[:, :, None] * self.own_second).sum(1))
 
 
 class Mixture:
@@ -150,7 +155,8 @@ class Mixture:
     def s3(self, x: Tensor, sigma: float = 0.0) -> MixtureThird:
         """`∇³ log q_σ(x)`, in 1/units³ of the points, by its contractions."""
         components, shares, s1 = self._mixed(x, sigma)
-        return MixtureThird(shares, components.s1 - s1[:, None], components.products, components.own_third)
+        offsets = components.s1 - s1[:, None]
+        return MixtureThird(shares, offsets, components.precisions, components.own_second, components.own_third)
 
     def _scores(self, x: Tensor, sigma: float) -> tuple[Tensor, Callable[[], Tensor]]:
         """s1, and a function that returns s2 from the same evaluation of the components."""
@@ -205,12 +211,7 @@ class GaussianMixture(Mixture):
         offset = self.means.to(x) - x[:, None]
         scores = torch.einsum("kij,bkj->bki", precision, offset)
         log_densities = (logdet - (scores * offset).sum(2) - self.dimension * math.log(2 * math.pi)) / 2
-        return ComponentScores(
-            log_densities,
-            scores,
-            lambda shares: -torch.einsum("bk,kij->bij", shares, precision),
-            lambda v: -torch.einsum("kij,bjn->bkin", precision, v),
-        )
+        return ComponentScores(log_densities, scores, precision)
 
     def draw(self, component: Tensor, generator: torch.Generator | None) -> Tensor:
         z = torch.randn(len(component), self.dimension, 1, generator=generator, dtype=torch.float64)
@@ -243,13 +244,8 @@ class ProductMixture(Mixture):
     def component_scores(self, x: Tensor, sigma: float) -> ComponentScores:
         log_density, first, second, third = self.marginals(x, sigma)
         own = second - first.square()
-        return ComponentScores(
-            log_density.sum(2),
-            first,
-            lambda shares: torch.diag_embed((shares[:, :, None] * own).sum(1)),
-            lambda v: own[..., None] * v[:, None],
-            third - 3 * first * second + 2 * first**3,
-        )
+        third_cumulant = third - 3 * first * second + 2 * first**3
+        return ComponentScores(log_density.sum(2), first, own_second=own, own_third=third_cumulant)
 
 
 class LogisticMixture(ProductMixture):

@@ -2,6 +2,7 @@
 
 import torch
 
+import datasets
 import linalg
 from datasets import DensityData
 from evaluation.denoising import noisy_batches
@@ -32,7 +33,7 @@ def score_errors(scores: Scores, data: DensityData, seed: int, count: int) -> di
     """
     whole_number("count", count, least=1)
     names = ["s1", "s2", "s2_diagonal"] + (["s3"] if scores.s3 is not None else [])
-    generator = torch.Generator().manual_seed(seed)
+    generator = datasets.generator_of(datasets.derived_seed(seed, 3))  # not that of the noise
     totals = torch.zeros(len(names), 2, dtype=torch.float64)
     seen = 0
     for p in noisy_batches(data, noise_of(scores), seed, batch_size=500):

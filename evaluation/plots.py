@@ -133,8 +133,8 @@ def walk_figure(
     clean: Tensor | None = None,
 ) -> Figure:
     """What an image may be: a row for each principal component, the mean moved along it by −reach … +reach standard
-    deviations; and beside it, where s3 is known, the distribution along it, with the derivative of s2 for its skewness,
-    see `Posterior.marginal`.
+    deviations. With scores of three orders there is beside it the distribution along it,
+    `Posterior.marginal(directions, differentiate=True)`.
 
     Args:
         posterior: at some images.
@@ -155,18 +155,19 @@ def walk_figure(
         raise ValueError(f"index is {index}; a number below {len(posterior)} is expected, the images of the posterior")
     variances, directions = _components(posterior, components, refine)
     stops = torch.linspace(-reach, reach, 7)
-    rows, beside = {}, []
+    rows, beside, known = {}, [], posterior.scores.s3 is not None
+    if known:
+        one = slice(index, index + 1)
+        skewness = posterior[one].skewness(directions[one], differentiate=True)[0]
     for k in range(variances.shape[1]):
         length = variances[index, k].sqrt()
         walk = posterior.mean[index] + (stops.to(length) * length)[:, None] * directions[index, :, k]
         rows[f"PC {k + 1}\nstd {float(length):.2g}"] = displayable(walk, shape, posterior.scores.values)
-        if posterior.scores.s3 is not None:
-            one = slice(index, index + 1)
-            skewness = float(posterior[one].skewness(directions[one, :, k], differentiate=True))
+        if known:
             where = None
             if clean is not None:
                 where = float((clean[index] - posterior.mean[index]) @ directions[index, :, k] / length)
-            beside.append(partial(_draw_marginal, skewness=skewness, reach=reach, where=where))
+            beside.append(partial(_draw_marginal, skewness=float(skewness[k]), reach=reach, where=where))
     headings = ["mean" if stop == 0 else f"{stop:+g} std" for stop in stops.tolist()]
     return image_rows(rows, headings=headings, beside=beside)
 

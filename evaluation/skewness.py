@@ -20,6 +20,7 @@ from models import Scores
 __all__ = ["Marginals", "skewness_metrics"]
 
 TAIL = 0.05
+TOLERANCE = 0.02  # of the components
 UNCERTAIN = 0.02  # standard deviation, in the units of the data, from which on a pixel counts
 MOST = 1000
 COMPONENTS = 3
@@ -42,6 +43,10 @@ class Marginals:
     images: list[Tensor] = field(default_factory=list)
     count: int = 0
 
+    def __len__(self) -> int:
+        """How many numbers there are."""
+        return sum(map(len, self.values))
+
     def add(self, values: Tensor, deviations: Tensor, skewnesses: Tensor, keep: Tensor | None = None) -> None:
         """Takes up a batch, `(B, n)` each: n numbers of each image, or those of them that `keep` has."""
         images = self.count + torch.arange(len(values))[:, None].expand(values.shape)
@@ -62,7 +67,7 @@ class Marginals:
         """What the skewness gains.
 
         Returns:
-            `numbers`: how many; `mean_skewness`, the root of its mean square as it was predicted, and `clipped`, the
+            `numbers`: how many; `rms_skewness`, the root of its mean square as it was predicted, and `clipped`, the
             share of those beyond the limit of `SplitNormal`;
             `lower`, `upper`: the shares below the 5 % and above the 95 % quantile of the split normal distribution, and
             `short`, `long`: those on the side of the tail that is predicted to be the shorter and the longer one;
@@ -73,11 +78,11 @@ class Marginals:
         Raises:
             ValueError: where there is no number.
         """
-        if not sum(map(len, self.values)):
+        if not len(self):
             raise ValueError("no numbers; a pixel of a predicted deviation above the least, or a component is expected")
         x, normal, skewed = self.distributions()
         right = torch.cat(self.skewnesses) > 0
-        found = {"numbers": float(len(x)), "mean_skewness": float(torch.cat(self.skewnesses).square().mean().sqrt())}
+        found = {"numbers": float(len(x)), "rms_skewness": float(torch.cat(self.skewnesses).square().mean().sqrt())}
         found["clipped"] = float(skewed.clipped.double().mean())
         for name, distribution in (("", skewed), ("_normal", normal)):
             share = distribution.cdf(x)
@@ -113,7 +118,7 @@ def skewness_metrics(scores: Scores, data: ImageData, seed: int) -> dict[str, di
 
     Returns:
         `Marginals.metrics` of `pixels`, those with a predicted standard deviation above 0.02, and, where s2 is not
-        diagonal, of the `components`, the first three.
+        diagonal, of the `components`, the first three; of what there is none of, nothing.
 
     Raises:
         ValueError: where there is no s3, or the scores are at σ = 0.
@@ -128,9 +133,9 @@ def skewness_metrics(scores: Scores, data: ImageData, seed: int) -> dict[str, di
         error, deviation = p.clean[rows] - posterior.mean, posterior.std()
         pixels.add(error, deviation, posterior.skewness(), deviation > UNCERTAIN)
         if getattr(posterior.covariance, "rank", 0):
-            variances, directions = posterior.principal_components(min(COMPONENTS, error.shape[1]), tolerance=UNCERTAIN)
+            variances, directions = posterior.principal_components(min(COMPONENTS, error.shape[1]), tolerance=TOLERANCE)
             along = (directions.mT @ error[:, :, None])[:, :, 0]
             components.add(along, variances.sqrt(), posterior.skewness(directions))
         if pixels.count == MOST:
             break
-    return {name: part.metrics() for name, part in (("pixels", pixels), ("components", components)) if part.count}
+    return {name: part.metrics() for name, part in (("pixels", pixels), ("components", components)) if len(part)}

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from linalg import SymmetricCP, SymmetricTensor
+from linalg import SymmetricMatrix, SymmetricTensor, restrict
 from models import Scores
 from models.tiles import Box, with_margin
 
@@ -55,10 +55,10 @@ def entries_of(box: Box, mask: Tensor | None, shape: Shape) -> Tensor:
 
 
 def restricted_scores(scores: Scores, noisy: Tensor, box: Box, mask: Tensor | None, shape: Shape) -> Scores:
-    """s1 of a region's entries, as a function of them alone, the rest of the picture as it is; and s3 where it is known
-    as powers of vectors.
+    """The scores of a region's entries, as functions of them alone, the rest of the picture as it is.
 
-    Its Jacobian is that of the region's rows and columns. Where s1 is local, it is computed from the surroundings.
+    The Jacobian of s1 is that of the region's rows and columns. Where s1 is local, it is computed from what surrounds
+    it.
 
     Args:
         scores: of pictures of `shape`.
@@ -79,12 +79,24 @@ def restricted_scores(scores: Scores, noisy: Tensor, box: Box, mask: Tensor | No
 
     places = entries_of(box, mask, shape).to(noisy.device)
 
-    def third(x: Tensor) -> SymmetricTensor:
+    def whole(x: Tensor) -> Tensor:
+        return noisy.expand(len(x), -1).index_copy(1, places, x)
+
+    def s2(x: Tensor) -> SymmetricMatrix:
+        assert scores.s2 is not None
+        return restrict(scores.s2(whole(x)), places)
+
+    def s3(x: Tensor) -> SymmetricTensor:
         assert scores.s3 is not None
-        whole = scores.s3(noisy.expand(len(x), -1).index_copy(1, places, x))
-        assert isinstance(whole, SymmetricCP)  # what networks of images give
-        return whole.restricted(places)
+        return scores.s3(whole(x)).restricted(places)
 
     size = (shape[0], box.height, box.width) if mask is None else (len(entries),)
-    s3 = None if scores.s3 is None else third
-    return Scores(scores.sigma, of_region, shape=size, like=noisy, values=scores.values, s3=s3)
+    return Scores(
+        scores.sigma,
+        of_region,
+        s2 if scores.s2 is not None else None,
+        shape=size,
+        like=noisy,
+        values=scores.values,
+        s3=s3 if scores.s3 is not None else None,
+    )

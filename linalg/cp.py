@@ -16,7 +16,7 @@ __all__ = ["SymmetricCP"]
 @dataclass(frozen=True, eq=False)
 class SymmetricCP(SymmetricTensor):
     """A batch of B symmetric tensors `T = diag(γ) + Σ_i w_i u_i^{⊗k}`, never formed but by `dense`: everything costs
-    O(B·D·r) or, for `inner`, O(B·D·r²) time, and O(B·D·r) memory, by `⟨u^{⊗k}, v^{⊗k}⟩ = (u·v)^k`.
+    O(B·D·r) or, for `inner`, O(B·D·r²) time, and O(B·(D + r)·r) memory, by `⟨u^{⊗k}, v^{⊗k}⟩ = (u·v)^k`.
 
     With k = 2 and weights of one it is the matrix `linalg.DiagonalPlusLowRank(γ, u)`.
 
@@ -133,6 +133,8 @@ class SymmetricCP(SymmetricTensor):
         Raises:
             ValueError: where k = 2, see `contract`.
         """
+        if self.order == 2:
+            raise ValueError("a slice of a tensor of order 2 is a vector: contract gives it")
         along = (self.vectors.mT @ v[:, :, None])[:, :, 0]
         return SymmetricCP(self.weights * along, self.vectors, self.diagonal_part * v, self.order - 1)
 

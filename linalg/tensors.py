@@ -2,6 +2,7 @@
 
 import numbers
 from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -67,6 +68,10 @@ class SymmetricTensor(ABC):
 
     __rmul__ = __mul__
 
+    def restricted(self, places: Tensor) -> "SymmetricTensor":
+        """The entries at n places, no two alike, `(n,)`: tensors of dimension n."""
+        return RestrictedTensor(self, places)
+
     def form(self, v: Tensor) -> Tensor:
         """`T(v, …, v)`, `(B,)` for vectors `(B, D)`, `(B, n)` for a block `(B, D, n)`."""
         return (v * self.contract(v)).sum(1)
@@ -89,3 +94,45 @@ class SymmetricTensor(ABC):
         axes = torch.eye(self.dimension, dtype=self.dtype, device=self.device).expand(len(self), -1, -1)
         pairs = [self.contract(axes + axis) - self.contract(axes - axis) for axis in axes.unsqueeze(3).unbind(2)]
         return torch.stack(pairs, dim=1) / 4
+
+
+@dataclass(frozen=True, eq=False)
+class RestrictedTensor(SymmetricTensor):
+    """The entries of tensors at n places, by contractions of the whole.
+
+    Attributes:
+        whole: T, B of them.
+        places: no two alike, `(n,)`.
+    """
+
+    whole: SymmetricTensor
+    places: Tensor
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    @property
+    def order(self) -> int:  # type: ignore[override]
+        return self.whole.order
+
+    @property
+    def dimension(self) -> int:
+        return len(self.places)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.whole.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.whole.device
+
+    def __getitem__(self, rows: Any) -> "RestrictedTensor":
+        return replace(self, whole=self.whole[rows])
+
+    def _scaled(self, scale: float | Tensor) -> "RestrictedTensor":
+        return replace(self, whole=scale * self.whole)
+
+    def contract(self, v: Tensor) -> Tensor:
+        zeros = v.new_zeros(len(v), self.whole.dimension, *v.shape[2:])
+        return self.whole.contract(zeros.index_copy(1, self.places, v))[:, self.places]

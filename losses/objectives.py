@@ -51,7 +51,7 @@ class Objective:
         published: w is the factor of the published runner; 1 otherwise.
         third_order: L3, from s1, s2, s3, the perturbed batch, a weight for each point of s3 (or None), and what else
             it takes: `entries`, the weight of each entry `(B, D)`, where `weighted`; where there are `third_probes`
-            `probe` and `product`, at the first of the points, as many as `probed` says, and `along`, the weight of each
+            `probe` and `product`, at the first `third_probed(p)` of the points, and `along`, the weight of each
             probe, where it is `weighted` too. None for lower orders alone.
         s3_points: where s3 is needed, the first of `points`.
         third_probes: what the probes of L3 are, a name in `PROBES`, or None.
@@ -75,8 +75,8 @@ class Objective:
 
     @property
     def evaluations(self) -> int:
-        """Of the network for each point of a batch; a product with the Jacobian counts two, a second derivative, at
-        every fourth point, four."""
+        """Of the network for each point of a batch; a product with the Jacobian counts two, and the derivatives of the
+        third order, four at most at a quarter of the points, one."""
         return len(self.points) + 2 * (self.probes is not None) + (self.third_probes is not None)
 
     def on_frozen_denoiser(self) -> "Objective":
@@ -96,14 +96,14 @@ class Objective:
         """At how many of `p.inputs`, from the first on, s2 is needed."""
         return len(self.s2_points) * len(p.clean)
 
-    def probed(self, count: int) -> int:
-        """At how many of that many points the third order has probes: every fourth, as a second derivative costs many
-        evaluations."""
-        return -(-count // 4)
-
     def third_rows(self, p: Perturbation) -> int:
         """At how many of them s3 is needed."""
         return len(self.s3_points) * len(p.clean)
+
+    def third_probed(self, p: Perturbation) -> int:
+        """At how many of them, from the first on, the third order has probes: a quarter, as each of its derivatives
+        takes many evaluations."""
+        return -(-len(p.clean) // 4)
 
     def __call__(
         self,
@@ -247,7 +247,7 @@ def probe_weight(s2: SymmetricMatrix, probe: Tensor, sigma: float | Tensor, unit
 
     Args:
         s2: at n points.
-        probe: v, `(n, D)`, of the length √D.
+        probe: v, `(n, D)`; of the length √D, as those of `predicted` are.
         sigma, unit: see `trace_weight`.
 
     Returns:

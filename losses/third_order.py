@@ -100,10 +100,15 @@ def d3sm_diagonal(s1: Tensor, s3: SymmetricCP, p: Perturbation, weight: Tensor) 
     Returns:
         a scalar in the units of `d3sm`, times those of the weight.
 
+    Raises:
+        ValueError: where the weight has another shape.
+
     Source: ours; weighted least squares, see `losses.trace_weight`.
     """
-    target = -((_residual(s1, p) / p.sigma) ** 3)
-    return (weight * (p.at("plus", s3).diagonal() - target).square()).sum(1).mean() / 2
+    entries = p.at("plus", s3).diagonal()
+    if weight.shape != entries.shape:
+        raise ValueError(f"weight has shape {tuple(weight.shape)}; {tuple(entries.shape)} is expected")
+    return (weight * (entries + (_residual(s1, p) / p.sigma) ** 3).square()).sum(1).mean() / 2
 
 
 def second_derivative_matching(s3: SymmetricCP, v: Tensor, product: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -112,8 +117,8 @@ def second_derivative_matching(s3: SymmetricCP, v: Tensor, product: Tensor, weig
 
     Args:
         s3: at B points.
-        v: a probe for each of them, `(B, D)`, independent of the point and its noise. Normal ones tell of every entry;
-            signs, with v_i² = 1, do not tell the entries T_iij of one j from each other.
+        v: a probe for each of them, `(B, D)`, given the noisy point independent of its noise. Normal ones tell of every
+            entry; signs, with v_i² = 1, do not tell the entries T_iij of one j from each other.
         product: `∇²s1(v, v)` or `∇(s2 v) v` there, `(B, D)`, held fixed; see `linalg.SecondDerivative` and
             `linalg.MatrixDerivative`.
         weight: of each of the points, `(B,)`.

@@ -4,7 +4,7 @@ The covariance has a network of its own (`ConditionalNetworks`), a small one on 
 (`FeatureNetworks`), or further outputs of the denoiser's (`SharedConditionalNetwork`).
 """
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,9 @@ from models.denoiser import Denoiser, Level
 from models.denoisers.external import ExternalDenoiser
 from models.unet import UNet
 
-__all__ = ["ConditionalNetworks", "FeatureNetworks", "SharedConditionalNetwork"]
+__all__ = ["ConditionalNetworks", "FeatureNetworks", "SharedConditionalNetwork", "fixed"]
+
+Values = TypeVar("Values", Tensor, SymmetricMatrix)
 
 
 class ConditionalNetworks(nn.Module):
@@ -55,7 +57,7 @@ class ConditionalNetworks(nn.Module):
         denoised = self.denoiser(x, sigma)
         if self.covariance is None:
             return denoised, None
-        return denoised, self.covariance(x[:rows], _fixed(denoised[:rows]), level)
+        return denoised, self.covariance(x[:rows], fixed(denoised[:rows]), level)
 
     def compile(self, *args: Any, **options: Any) -> None:
         """Compiles the networks, and not what is made of their outputs."""
@@ -82,7 +84,7 @@ class ConditionalNetworks(nn.Module):
             self.covariance.begin_from(trained)
 
 
-def _fixed(values: Tensor) -> Tensor:
+def fixed(values: Values) -> Values:
     """Values that no gradient goes back through. Where none are kept they stay as they are, so that forward derivatives
     go on."""
     return values.detach() if torch.is_grad_enabled() else values
@@ -99,7 +101,7 @@ class FeatureNetworks(ConditionalNetworks):
 
     def moments(self, x: Tensor, sigma: Level, rows: int | None, level: Level) -> tuple[Tensor, SymmetricMatrix]:
         denoised, features = self.denoiser.with_features(x, sigma)
-        return denoised, self.covariance(_fixed(features[:rows]), level)
+        return denoised, self.covariance(fixed(features[:rows]), level)
 
 
 class SharedConditionalNetwork(ConditionalNetworks):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from linalg import DiagonalPlusLowRank
 
-__all__ = ["DiagonalHead", "LowRankHead", "second_order_score", "windows"]
+__all__ = ["DiagonalHead", "LowRankHead", "second_order_score", "window_count", "windows"]
 
 FLOOR = 1e-6
 
@@ -74,6 +74,11 @@ class LowRankHead(nn.Module):
         return second_order_score(self.diagonal(x), beta, self.covariance, self.sigma)
 
 
+def window_count(rank: int) -> int:
+    """How many places there are for that many columns: those of a square grid, at most 4×4."""
+    return min(4, math.isqrt(rank)) ** 2
+
+
 def windows(rank: int, shape: tuple[int, int, int]) -> Tensor:
     """A Gaussian window for each column of a factor, centred in turn on the places of a grid over the image.
 
@@ -91,7 +96,7 @@ def windows(rank: int, shape: tuple[int, int, int]) -> Tensor:
     Source: ours; the localisation of covariances by windows is that of Gaspari and Cohn, Q. J. R. Meteorol. Soc. 1999.
     """
     _, height, width = shape
-    places = min(4, math.isqrt(rank))
+    places = math.isqrt(window_count(rank))
     column = torch.arange(rank)
     profiles = []
     for size, place in ((height, column // places % places), (width, column % places)):

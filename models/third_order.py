@@ -2,22 +2,21 @@
 
     κ3 = σ⁶ s3 = diag(t³∘a) + Σ_i m_i (√v ω_i∘b_i)^{⊗3},    m_i the mean of ω_i∘c_i
 
-from maps a, b_i and c_i over the image; t are the predicted standard deviations, v is `models.variance_scale`, and t
-and √v are σ where there is one noise level. ω_i are windows (`models.second_order.windows`), ones for points that are
-no images.
+from maps a, b_i and c_i over the image; t are the predicted standard deviations and v is `models.variance_scale`; in
+`ThirdOrderHead` both t and √v are σ. ω_i are windows (`models.second_order.windows`), ones for points that are no
+images.
 """
 
-import math
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from linalg import SymmetricCP, SymmetricMatrix
-from models.conditional import ConditionalNetworks
+from models.conditional import ConditionalNetworks, SharedConditionalNetwork, fixed
 from models.covariance import CovarianceNetwork, begin_weights
-from models.denoiser import Denoiser, Level, condition
-from models.second_order import windows
+from models.denoiser import Denoiser, Level, condition, variance_scale
+from models.second_order import window_count, windows
 from models.unet import UNet
 
 __all__ = ["ConditionalThirdOrderHead", "ThirdOrderHead", "ThirdOrderNetworks"]
@@ -76,8 +75,7 @@ class ConditionalThirdOrderHead(ThirdOrderHead):
 
     def forward(self, x: Tensor, s1: Tensor, s2: SymmetricMatrix, sigma: Level) -> SymmetricCP:
         denoised, deviation = x + sigma**2 * s1, (sigma**4 * s2.diagonal() + sigma**2).clamp(min=0).sqrt()
-        total = (sigma**2 + self.std**2) ** 0.5
-        unit = sigma * self.std / total
+        total, unit = (sigma**2 + self.std**2) ** 0.5, variance_scale(sigma, self.std) ** 0.5
         inputs = torch.stack([(x - self.mean) / total, (denoised - self.mean) / self.std, deviation / unit], dim=1)
         images = inputs.unflatten(2, self.shape).flatten(1, 2)
         return self.tensor(self.network(images, condition(sigma, x)).flatten(1), deviation, unit, sigma)
@@ -101,12 +99,13 @@ class ConditionalThirdOrderHead(ThirdOrderHead):
             return
         begin_weights(self.network, trained.network)
         channels, own, theirs = self.shape[0], self.network.conv_out, trained.network.conv_out
-        columns = len(theirs.weight) // channels - 1
-        if self.windows is None or not columns:
+        shared = isinstance(lower, SharedConditionalNetwork)  # whose denoiser gives D and a before the columns
+        before = 2 if shared else 1
+        columns = len(theirs.weight) // channels - before
+        if self.windows is None or columns < 1:
             return
-        places = min(4, math.isqrt(self.rank)) ** 2
         for i in range(self.rank):
-            j = columns - i // places % columns
+            j = before + columns - 1 - i // window_count(self.rank) % columns
             to, start = slice((1 + i) * channels, (2 + i) * channels), slice(j * channels, (j + 1) * channels)
             for mine, others in ((own.weight, theirs.weight), (own.bias, theirs.bias)):
                 cast(Tensor, mine)[to] = cast(Tensor, others)[start] / columns**0.5
@@ -141,7 +140,7 @@ class ThirdOrderNetworks(nn.Module):
             s1, s2 = self.lower(x, sigma, rows)
         count = len(s2) if third_rows is None else third_rows
         level = sigma[:count] if isinstance(sigma, Tensor) and sigma.ndim else sigma
-        return s1, s2, self.third(x[:count].detach(), s1[:count].detach(), s2[:count].detach(), level)
+        return s1, s2, self.third(x[:count], fixed(s1[:count]), fixed(s2[:count]), level)
 
     def compile(self, *args: object, **options: object) -> None:
         """Compiles the networks, and not what is made of their outputs."""

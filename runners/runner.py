@@ -245,7 +245,7 @@ class Runner(Generic[Data]):
             needs["weight"] = losses.trace_weight(at_s3, p.sigma, unit, pool, power=1)
             needs["entries"] = losses.entry_weight(at_s3, p.sigma, unit)
         if objective.third_probes is not None:
-            few = slice(objective.probed(len(p.clean)))
+            few = slice(objective.third_probed(p))
             level = p.sigma[few] if isinstance(p.sigma, Tensor) else p.sigma
             normal = state.draw_apart(torch.randn, p.clean.shape[1])[few]
             with torch.no_grad():

@@ -46,7 +46,7 @@ def test_table_has_a_row_for_each_loss_and_size(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(losses, "step_time", lambda *args, **changes: 2.0)
     sizes = ["--sizes", "2,10,2", "2,10,0", "--third-size", "2,10,2"]
     losses.main(["--device", "cpu", "--repeats", "1", *sizes, "--results", str(tmp_path)])
-    assert len((tmp_path / "benchmark_third_order.csv").read_text().splitlines()) > len(OBJECTIVES[3])
+    assert "centered_jacobian" in (tmp_path / "benchmark_third_order.csv").read_text()
     out = capsys.readouterr().out
     assert "ms of a step of 2000 ms" in out
     lines = (tmp_path / "benchmark_losses.csv").read_text().splitlines()

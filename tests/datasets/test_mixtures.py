@@ -73,6 +73,7 @@ def assert_derivatives_of_log_prob(density: Mixture, sigma: float, x: Tensor) ->
     close(s3.form(v), torch.einsum("bijk,bin,bjn,bkn->bn", third, v, v, v), rtol=1e-6, atol=9 * rounding)
     close(s3.diagonal(), torch.einsum("biii->bi", third), rtol=1e-6, atol=rounding)
     close((2 * s3)[1:3].dense(), 2 * s3.dense()[1:3])
+    close(s3[[1, 1, 0]].contract(v[:3]), torch.einsum("bijk,bin,bjn->bkn", s3.dense()[[1, 1, 0]], v[:3], v[:3]))
 
 
 @pytest.mark.parametrize("sigma", [0.05, 0.3, 1.0])

@@ -24,7 +24,7 @@ def test_a_right_skewness_gains_and_has_right_tails(skewness):
         collected.add(values[rows], deviations[rows], torch.full_like(deviations[rows], skewness))
     metrics = collected.metrics()
     assert metrics["numbers"] == 20_000
-    assert metrics["mean_skewness"] == pytest.approx(0.8)
+    assert metrics["rms_skewness"] == pytest.approx(0.8)
     assert metrics["clipped"] == 0
     for tail in ("lower", "upper", "short", "long"):
         assert metrics[tail] == pytest.approx(0.05, abs=0.006)

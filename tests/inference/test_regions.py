@@ -5,7 +5,7 @@ import torch
 
 import inference
 import models
-from linalg import DiagonalPlusLowRank, SymmetricCP, TaperedLowRank
+from linalg import DiagonalPlusLowRank, MatrixDerivative, SymmetricCP, TaperedLowRank
 from models import Locality, Scores
 
 close = torch.testing.assert_close
@@ -144,3 +144,18 @@ def test_the_third_cumulant_is_that_of_its_entries(where):
     close(region.third_cumulant.dense(), (SIGMA**6 * tensor).restricted(rows).dense())
     close(region.skewness(), whole.skewness()[:, rows])
     close(region.interval()[0], whole.interval()[0][:, rows])
+
+
+def test_without_s3_its_skewness_is_that_of_its_entries_too():
+    """By the derivative of s2, of pictures whose s2 depends on them."""
+    base = learned("low rank")
+
+    def curved(x: torch.Tensor) -> DiagonalPlusLowRank:
+        return DiagonalPlusLowRank(1 + x.sin() / 3, base.s2(x).beta.expand(len(x), -1, -1) * x[:, :, None].cos())
+
+    whole = inference.posterior(Scores(SIGMA, base.s1, curved, shape=SHAPE), picture())
+    rows = rows_of(mask_of_box())
+    close(whole.region(BOX).skewness(), whole.skewness()[:, rows])
+    known = Scores(SIGMA, base.s1, curved, shape=SHAPE, s3=lambda x: MatrixDerivative(curved, x))
+    region = inference.posterior(known, picture()).region(BOX)
+    close(region.skewness(), whole.skewness()[:, rows])

@@ -14,6 +14,7 @@ from linalg import (
     SymmetricTensor,
     second_derivative_product,
 )
+from linalg.tensors import RestrictedTensor
 
 B, D, R = 3, 5, 4
 
@@ -52,6 +53,7 @@ TENSORS = {
     "cp4": lambda: cp(4),
     "cp without vectors": lambda: SymmetricCP.diagonal_only(normal(B, D)),
     "second derivative": lambda: SecondDerivative(gradient, X),
+    "restricted": lambda: MatrixDerivative(hessian, X).restricted(torch.tensor([3, 0, 4, 1, 2])),
     "derivative of a matrix": lambda: MatrixDerivative(hessian, X),
 }
 
@@ -61,6 +63,9 @@ def full(tensor: SymmetricTensor) -> Tensor:
     if isinstance(tensor, SecondDerivative):
         scale = torch.as_tensor(tensor.scale, dtype=torch.float64).reshape(-1, 1, 1, 1)
         return scale * vmap(jacfwd(jacfwd(torch.func.grad(potential))))(tensor.x)
+    if isinstance(tensor, RestrictedTensor):
+        places = tensor.places
+        return full(tensor.whole)[:, places][:, :, places][:, :, :, places]
     assert isinstance(tensor, SymmetricCP)
     total = torch.zeros(len(tensor), *[D] * tensor.order, dtype=torch.float64)
     for b in range(len(tensor)):
@@ -173,7 +178,7 @@ def test_what_does_not_fit_is_refused() -> None:
         SymmetricCP(normal(B, 2), normal(B, D, 3), normal(B, D))
     with pytest.raises(ValueError, match="order is 1"):
         SymmetricCP(normal(B, R), normal(B, D, R), normal(B, D), order=1)
-    with pytest.raises(ValueError, match="order is 1"):
+    with pytest.raises(ValueError, match="contract gives it"):
         cp(2).slice(normal(B, D))
     with pytest.raises(ValueError, match="trace of a tensor of order 3"):
         cp(3).trace()

@@ -30,9 +30,9 @@ def third_needs(objective: losses.Objective, rows: int, batch: int) -> dict[str,
         options["weight"] = torch.linspace(0.5, 2, rows, dtype=torch.float64)
         options["entries"] = torch.rand(batch, 6, dtype=torch.float64)
     if objective.third_probes:
-        options["probe"], options["product"] = torch.randn(2, objective.probed(batch), 6, dtype=torch.float64)
+        options["probe"], options["product"] = torch.randn(2, -(-batch // 4), 6, dtype=torch.float64)
         if objective.weighted:
-            options["along"] = torch.rand(objective.probed(batch), dtype=torch.float64)
+            options["along"] = torch.rand(-(-batch // 4), dtype=torch.float64)
     return options
 
 

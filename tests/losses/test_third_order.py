@@ -97,6 +97,8 @@ def test_the_diagonal_is_regressed_on_the_cubes_of_the_residual():
     s3 = SymmetricCP(normal(B, R), normal(B, D, R, seed=6), normal(B, D, seed=7))
     e = p.noise + SIGMA * s1
     entries = torch.einsum("biii->bi", s3.dense() + cube(e) / SIGMA**3)
+    with pytest.raises(ValueError, match=r"weight has shape \(3,\); \(3, 4\) is expected"):
+        losses.d3sm_diagonal(s1, s3, p, weight[:, 0])
     close(losses.d3sm_diagonal(s1, s3, p, weight), (weight * entries.square()).sum(1).mean() / 2)
 
 
