@@ -18,7 +18,7 @@ from torch.special import ndtr, ndtri
 
 __all__ = ["SKEWNESS_LIMIT", "SplitNormal"]
 
-SKEWNESS_LIMIT = 0.9
+SKEWNESS_LIMIT = 0.7
 ATTAINABLE = 0.995
 ROOT = math.sqrt(2 / math.pi)
 CURVE = 2 - 6 / math.pi

@@ -152,7 +152,7 @@ class Posterior:
     @torch.no_grad()
     def marginal(self, directions: Tensor | None = None, differentiate: bool = False) -> SplitNormal:
         """The distribution of each entry, or of how far the clean point lies from the mean along directions: one of
-        these three moments, see `SplitNormal`, its skewness clipped at ±0.9 (`.clipped` says where).
+        these three moments, see `SplitNormal`, its skewness clipped at ±0.7 (`.clipped` says where).
 
         Args:
             directions, differentiate: see `skewness`.

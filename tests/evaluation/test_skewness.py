@@ -16,7 +16,7 @@ def drawn(skewness: float, images: int = 400, each: int = 50) -> tuple[torch.Ten
     return SplitNormal.of_moments(zero, deviations, zero + skewness).quantile(levels), deviations
 
 
-@pytest.mark.parametrize("skewness", [0.8, -0.8])
+@pytest.mark.parametrize("skewness", [0.65, -0.65])
 def test_a_right_skewness_gains_and_has_right_tails(skewness):
     values, deviations = drawn(skewness)
     collected = Marginals()
@@ -24,7 +24,7 @@ def test_a_right_skewness_gains_and_has_right_tails(skewness):
         collected.add(values[rows], deviations[rows], torch.full_like(deviations[rows], skewness))
     metrics = collected.metrics()
     assert metrics["numbers"] == 20_000
-    assert metrics["rms_skewness"] == pytest.approx(0.8)
+    assert metrics["rms_skewness"] == pytest.approx(0.65)
     assert metrics["clipped"] == 0
     for tail in ("lower", "upper", "short", "long"):
         assert metrics[tail] == pytest.approx(0.05, abs=0.006)
