@@ -138,13 +138,12 @@ def rows_of(collected: Collected, sigma: float) -> list[dict]:
 def histograms(collected: dict[float, Collected]) -> Figure:
     """Standardised errors of those numbers whose predicted skewness, turned to the right, is above 0.3, with the mean
     of the densities predicted for them."""
-    kinds = (f"pixels, std > {UNCERTAIN[-1]}", "components")
+    kinds = {f"pixels, std > {UNCERTAIN[-1]}": "s3", "components": "derivative of s2"}
     figure = Figure(figsize=(9, 3 * len(collected)), layout="constrained")
     axes = figure.subplots(len(collected), len(kinds), squeeze=False)
     grid = torch.linspace(-4, 4, 161, dtype=torch.float64)
     for line, (sigma, found) in zip(axes, collected.items(), strict=True):
-        for axis, what in zip(line, kinds, strict=True):
-            method = "s3"
+        for axis, (what, method) in zip(line, kinds.items(), strict=True):
             marginals = found.marginals[what, method]
             skewness, std = torch.cat(marginals.skewnesses), torch.cat(marginals.deviations)
             kept = skewness.abs() > SHOWN
@@ -158,7 +157,7 @@ def histograms(collected: dict[float, Collected]) -> Figure:
             axis.plot(grid, expected.log_prob(grid).exp().mean(0), color=COLOURS["skewed"], label="split normal")
             normal = SplitNormal.of_moments(zero, zero + 1, zero)
             axis.plot(grid, normal.log_prob(grid).exp(), color=COLOURS["normal"], ls="--", label="normal")
-            axis.set(title=f"{what}, σ = {sigma:g}: {len(turned)} of {len(std)}", yticks=[], xlim=(-4, 4))
+            axis.set(title=f"{what}, {method}, σ = {sigma:g}: {len(turned)} of {len(std)}", yticks=[], xlim=(-4, 4))
     for axis in axes[-1]:
         axis.set_xlabel("(x − mean) / std, longer tail to the right")
     axes[0, 0].legend(frameon=False)
