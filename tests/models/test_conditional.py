@@ -220,3 +220,17 @@ class TestADenoiserFromElsewhere:
         model = models.score_model(models.build(c, SHAPE), c, SHAPE)
         with pytest.raises(UserError, match="was trained on points of shape .* and cannot take"):
             model.at(0.5, (SHAPE[0], SHAPE[1] + 2, SHAPE[2]))
+
+
+def test_forward_derivatives_of_s2_go_through_the_denoiser():
+    """Where no gradients are kept: of a covariance that sees D(x̃) alone."""
+    network, x = networks().double(), points().double()
+    for part in (network.denoiser, network.covariance):
+        torch.nn.init.normal_(part.network.conv_out.weight, std=0.3)
+    torch.nn.init.zeros_(network.covariance.network.conv_in.weight[:, :1])
+    v = torch.randn(3, 64, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    with torch.no_grad():
+        _, derivative = torch.func.jvp(lambda y: network.second_order(y, 0.5).diagonal(), (x,), (v,))
+        ahead, behind = (network.second_order(x + h * v, 0.5).diagonal() for h in (1e-6, -1e-6))
+    assert (derivative != 0).any()
+    close(derivative, (ahead - behind) / 2e-6, rtol=1e-4, atol=1e-5 * derivative.abs().max().item())
