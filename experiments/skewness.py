@@ -25,6 +25,7 @@ from torch import Tensor
 import evaluation
 import inference
 from benchmarks.harness import wait_for
+from configs import UserError
 from evaluation import Marginals
 from experiments.harness import (
     OpenedImages,
@@ -160,7 +161,8 @@ def histograms(collected: dict[float, Collected]) -> Figure:
             axis.set(title=f"{what}, {method}, σ = {sigma:g}: {len(turned)} of {len(std)}", yticks=[], xlim=(-4, 4))
     for axis in axes[-1]:
         axis.set_xlabel("(x − mean) / std, longer tail to the right")
-    axes[0, 0].legend(frameon=False)
+    if axes[0, 0].lines:
+        axes[0, 0].legend(frameon=False)
     return figure
 
 
@@ -184,7 +186,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--images", type=int, default=1000, help="test images")
     args = parser.parse_args(arguments)
     world = distributed.join(args.device)
+    if args.images < 1:
+        raise UserError(f"--images: {args.images}; 1 or more is expected")
     opened = open_images(args.model, world.device, args.images)
+    low, high = opened.model.sigmas
+    if wrong := [sigma for sigma in args.noise if not low <= sigma <= high]:
+        raise UserError(f"--noise: {wrong[0]:g}; {args.model} has scores from {low:g} to {high:g}")
+    if opened.model.at(args.noise[0]).s3 is None:
+        raise UserError(f"--model: {args.model} has no s3; one of model.order: 3 is expected")
     collected, rows = {}, []
     for sigma in args.noise:
         collected[sigma] = collect(opened, sigma, args.seed)

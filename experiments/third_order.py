@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import configs
-from configs import Config
+from configs import Config, UserError
 from datasets import DENSITIES, generator_of
 from experiments.harness import argument_parser, over_seeds, print_progress, run, save_table, table, trained
 from linalg import MatrixDerivative, SecondDerivative
@@ -90,6 +90,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=3000, help="of each training")
     parser.add_argument("--points", type=int, default=5000, help="test points")
     args = parser.parse_args(arguments)
+    if args.points < 1:
+        raise UserError(f"--points: {args.points}; 1 or more is expected")
+    if fixed := [change for change in args.overrides if change.startswith(("data.density", "data.dimension", "loss="))]:
+        raise UserError(f"--set {fixed[0]}: each row has its own; see --data and --objectives")
     world = distributed.join("cpu")
     rows = []
     for data in args.data:
@@ -99,7 +103,7 @@ def main(arguments: list[str] | None = None) -> None:
                     config = settings(data, objective, noise, seed, args.steps, args.overrides)
                     folder = args.run / f"{data}_{objective}_{noise:g}_{seed}"
                     measure = partial(errors, config=config, points=args.points, seed=2)
-                    measured = trained(config, folder, world, measure)
+                    measured = trained(config, folder, world, measure, {"points": args.points})
                     rows.append({"data": data, "noise": noise, "objective": objective, "seed": seed, **measured})
                     print_progress(rows[-1])
     columns = {"data": "{}", "noise": "{:g}", "objective": "{}", "s3": "{:.3f}", "derivative_of_s2": "{:.3f}"}

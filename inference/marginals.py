@@ -95,11 +95,12 @@ class SplitNormal:
         return below + 2 * self.upper / total * (ndtr(t.clamp(min=0) / self.upper) - 0.5)
 
     def quantile(self, level: Tensor | float) -> Tensor:
-        """The x below which lies a share `level` between 0 and 1."""
-        level = torch.as_tensor(level, dtype=self.mode.dtype, device=self.mode.device)
+        """The x below which lies a share `level` between 0 and 1; NaN for other levels."""
+        device = self.mode.device if self.mode.device.type != "mps" else "cpu"
+        level = torch.as_tensor(level, dtype=torch.float64, device=device)
         total = self.lower + self.upper
-        below = level * total / (2 * self.lower)
-        above = (1 - level) * total / (2 * self.upper)
+        below = level.to(self.mode) * total / (2 * self.lower)
+        above = (1 - level).to(self.mode) * total / (2 * self.upper)  # while it has the digits of a level near 1
         return self.mode + torch.where(
             below < 0.5, self.lower * ndtri(below.clamp(max=0.5)), -self.upper * ndtri(above.clamp(max=0.5))
         )

@@ -171,13 +171,15 @@ class Posterior:
 
     def _along(self, directions: Tensor, differentiate: bool) -> tuple[Tensor, Tensor]:
         """`vᵀκ2v`, none below the floor, and `κ3(v, v, v)` for directions as of unit length."""
-        if directions.shape[:2] != self.mean.shape or directions.ndim > 3:
+        given = torch.as_tensor(directions)
+        if given.shape[:2] != self.mean.shape or given.ndim > 3 or given.is_complex():
             size = ", ".join(map(str, self.mean.shape))
-            raise ValueError(f"directions have shape {tuple(directions.shape)}; ({size}) or ({size}, k) is expected")
-        length = directions.to(self.mean).norm(dim=1, keepdim=True)
-        if not bool((length > 0).all() and length.isfinite().all()):
+            raise ValueError(f"directions have shape {tuple(given.shape)}; ({size}) or ({size}, k), real, is expected")
+        scale = given.abs().amax(1, keepdim=True)
+        if not bool((scale > 0).all() and scale.isfinite().all()):
             raise ValueError("directions have no length, or are not finite; any other vectors are expected")
-        unit = directions.to(self.mean) / length
+        scaled = (given / scale).to(self.mean)
+        unit = scaled / scaled.norm(dim=1, keepdim=True)
         third = self._differentiated if differentiate else self.third_cumulant
         return self._clip(self.covariance.quadratic(unit), "variances along directions"), third.form(unit)
 

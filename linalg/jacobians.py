@@ -66,7 +66,8 @@ def jacobian_product(function: Function, x: Tensor, v: Tensor) -> Tensor:
     batch, dimension, k = v.shape
     repeated = x.repeat_interleave(k, dim=0)
     vectors = v.mT.reshape(batch * k, dimension)
-    with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+    with torch.no_grad(), torch.autocast(x.device.type, enabled=False), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`torch.jit.script.*` is deprecated")  # torch's own, in forward mode
         try:
             _, product = jvp(function, (repeated,), (vectors,))  # type: ignore[misc]
         except (NotImplementedError, RuntimeError) as error:

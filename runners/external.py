@@ -34,7 +34,7 @@ def completed(config: Config, device: torch.device | str = "cpu") -> Config:
         updates["noise"] = low if low == high else (low, high)
     config = config.model_copy(update=updates)
     models.check_external(model, config)
-    if config.model.head != "none" and losses.OBJECTIVES[2][config.loss].probes:
+    if config.model.head != "none" and losses.OBJECTIVES[config.model.order][config.loss].probes:
         _check_gradients(denoiser.to(device), config)
     return config
 

@@ -74,3 +74,12 @@ def test_what_is_beyond_the_limit_is_clipped_and_counted():
     for limit in (1.0, -0.1, float("nan")):
         with pytest.raises(ValueError, match="a skewness from 0 to 0.995 can be had"):
             SplitNormal.of_moments(torch.zeros(5), torch.ones(5), skewness, limit=limit)
+
+
+@pytest.mark.parametrize("level", [1 - 1e-6, 1 - 1e-9, 1e-9])
+def test_quantiles_near_the_ends_in_single_precision(level):
+    single, double = (
+        SplitNormal.of_moments(*(torch.tensor(value, dtype=dtype) for value in (0.7, 1.8, 0.5)))
+        for dtype in (torch.float32, torch.float64)
+    )
+    close(single.quantile(level).double(), double.quantile(level), rtol=1e-4, atol=0)

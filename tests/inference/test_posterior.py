@@ -390,10 +390,18 @@ def test_directions_that_do_not_fit_are_refused(setting):
         with pytest.raises(ValueError, match="differentiate is true and there are no directions"):
             question(differentiate=True)
     for directions in (torch.ones(8, 4), torch.ones(5), torch.ones(8, 5, 2, 1)):
-        with pytest.raises(ValueError, match=r"\(8, 5\) or \(8, 5, k\) is expected"):
+        with pytest.raises(ValueError, match=r"\(8, 5\) or \(8, 5, k\), real, is expected"):
             posterior.skewness(directions)
-        with pytest.raises(ValueError, match=r"\(8, 5\) or \(8, 5, k\) is expected"):
+        with pytest.raises(ValueError, match=r"\(8, 5\) or \(8, 5, k\), real, is expected"):
             posterior.marginal(directions)
     for directions in (torch.zeros(8, 5), torch.full((8, 5), math.nan)):
         with pytest.raises(ValueError, match="no length, or are not finite"):
             posterior.skewness(directions)
+
+
+def test_directions_in_any_form_and_of_any_length(setting):
+    posterior = setting[2]
+    direction = torch.randn(8, 5, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    expected = posterior.skewness(direction)
+    for given in (direction.numpy(), direction.tolist(), 1e-200 * direction, 1e200 * direction):
+        close(posterior.skewness(given), expected)
