@@ -109,6 +109,9 @@ def unused(default: Any) -> Any:
     return Field(default, json_schema_extra=UNUSED, description="Accepted; has no effect.")
 
 
+THIRD_ORDER_LEVELS = (1e-3, 300.0)  # beyond, powers of σ up to the twelfth leave single precision
+
+
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_default=True)
 
@@ -292,6 +295,10 @@ class Config(Section):
             raise ValueError(
                 "model.order is 3 and there is no second order; a runner or model.head with s2 is expected"
             )
+        low, high = self.sigmas
+        if self.model.order == 3 and not (THIRD_ORDER_LEVELS[0] <= low and high <= THIRD_ORDER_LEVELS[1]):
+            allowed = f"from {THIRD_ORDER_LEVELS[0]:g} to {THIRD_ORDER_LEVELS[1]:g}"
+            raise ValueError(f"noise is {self.noise} and model.order is 3; levels {allowed} are expected")
         if self.model.third_rank is not None and (self.model.order == 2 or self.model.head != "low_rank"):
             given = f"model.order is {self.model.order} and the head {self.model.head}"
             raise ValueError(f"model.third_rank is given, {given}; order: 3 and a head with columns are expected")

@@ -53,10 +53,12 @@ class SplitNormal:
             limit: what is beyond ±limit is taken for that; below 0.995.
 
         Raises:
-            ValueError: where limit is not from 0 to 0.995.
+            ValueError: where limit is not from 0 to 0.995, a std is not positive, or a moment is not a number.
         """
         if not 0 <= limit <= ATTAINABLE:
             raise ValueError(f"limit is {limit}; a skewness from 0 to {ATTAINABLE} can be had")
+        if not bool((std > 0).all()) or bool((mean + skewness).isnan().any()):
+            raise ValueError("a std is not positive, or a moment is not a number")
         within = skewness.clamp(-limit, limit)
         delta = within / ROOT
         for _ in range(NEWTON_STEPS):  # of skewness = √(2/π) (δ − (2 − 6/π) δ³), which rises with δ

@@ -45,8 +45,8 @@ class SymmetricCP(SymmetricTensor):
             raise ValueError(
                 f"{shapes}, diagonal {tuple(self.diagonal_part.shape)}; (B, r), (B, D, r), (B, D) are expected"
             )
-        if self.order < 2:
-            raise ValueError(f"order is {self.order}; 2 or more is expected")
+        if not isinstance(self.order, int) or self.order < 2:
+            raise ValueError(f"order is {self.order!r}; a whole number, 2 or more, is expected")
 
     @classmethod
     def diagonal_only(cls, diagonal: Tensor, order: int = 3) -> "SymmetricCP":

@@ -83,3 +83,11 @@ def test_quantiles_near_the_ends_in_single_precision(level):
         for dtype in (torch.float32, torch.float64)
     )
     close(single.quantile(level).double(), double.quantile(level), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize(
+    "moments", [(0.0, 0.0, 0.1), (0.0, -1.0, 0.1), (0.0, 1.0, float("nan")), (float("nan"), 1.0, 0.0)]
+)
+def test_moments_of_no_distribution_are_refused(moments):
+    with pytest.raises(ValueError, match="a std is not positive, or a moment is not a number"):
+        SplitNormal.of_moments(*map(torch.tensor, moments))

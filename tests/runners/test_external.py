@@ -8,6 +8,7 @@ import torch
 import yaml
 
 import configs
+import losses
 import models
 from models import checkpoint
 from runners import external, hybrid, runner
@@ -219,3 +220,14 @@ def test_such_a_test_says_what_it_needs(command, elsewhere, small_run):
     done = command(*TEST, "--set", name, "--run", run, "--doc", "small")
     assert done.returncode == 2
     assert "has a trained run; give another --doc" in done.stderr
+
+
+@pytest.mark.parametrize("loss", losses.OBJECTIVES[3])
+def test_every_objective_of_three_orders_takes_one(command, tmp_path, monkeypatch, loss):
+    (tmp_path / "shrinking.py").write_text("def denoise(x, sigma):\n    return x / (1 + sigma**2)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    changes = ["model.order=3", "model.third_rank=2", "model.denoiser=shrinking:denoise", f"loss={loss}", "max_steps=1"]
+    changes += ["model.unet.widths=[8, 8]", "batch_size=8", "precision=fp32", "model.taper=null"]
+    call = ["--runner", "LowRankHybridRunner", "--config", "digits.yml", "--noise", "0.3", "--rank", "2"]
+    done = command(*call, "--ni", "--device", "cpu", *(part for change in changes for part in ("--set", change)))
+    assert done.returncode == 0, done.stderr

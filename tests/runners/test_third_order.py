@@ -150,3 +150,12 @@ def test_a_run_without_a_second_order_is_refused(command, tmp_path):
     assert done.returncode != 0
     assert "model.denoiser: not a run of s1 and s2 with the same networks" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("noise", [["1e-7"], ["10", "1000"]])
+def test_levels_whose_powers_overflow_are_refused(command, noise):
+    call = ["--runner", "LowRankHybridRunner", *RANGE, *THIRD, "--doc", "far", "--noise", *noise]
+    done = command(*call)
+    assert done.returncode == 2
+    assert "model.order is 3; levels from 0.001 to 300 are expected" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
