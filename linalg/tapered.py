@@ -172,8 +172,6 @@ class TaperedLowRank(SymmetricMatrix):
 
     @cached_property
     def _fixed_parts(self) -> tuple[Tensor, Tensor, Tensor]:
-        if not torch.is_inference_mode_enabled():
-            return self._make_parts()  # not within no_grad, which would take forward derivatives from them too
         with torch.inference_mode(False), torch.no_grad():
             return self._make_parts()
 
