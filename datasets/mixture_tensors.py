@@ -22,12 +22,11 @@ class MixtureThird(SymmetricTensor):
     """`s3 = ∇³ log q_σ` at B points, in 1/units³ of them.
 
     Attributes:
-        shares: r, `(B, K)`.
+        shares: r, `(B, K)`, times the factor of a multiple of s3.
         offsets: d, `(B, K, D)`.
         precisions: −S_k, alike at all points, `(K, D, D)`; None where they differ.
         own_second, own_third: the diagonals of S_k and T_k, which have no other entries, `(B, K, D)`; None where there
             are `precisions`, and T_k is zero.
-        scale: that multiplies all of it, a float or a tensor of no dimension or `(B, 1)`.
 
     Source: Brillinger, *The calculation of cumulants via conditioning*, Ann. Inst. Stat. Math. 1969.
     """
@@ -37,7 +36,6 @@ class MixtureThird(SymmetricTensor):
     precisions: Tensor | None = None
     own_second: Tensor | None = None
     own_third: Tensor | None = None
-    scale: float | Tensor = 1.0
     order = 3
 
     def __len__(self) -> int:
@@ -56,12 +54,11 @@ class MixtureThird(SymmetricTensor):
         return self.offsets.device
 
     def __getitem__(self, rows: Any) -> "MixtureThird":
-        scale = self.scale[rows] if isinstance(self.scale, Tensor) and self.scale.ndim else self.scale
         second, third = (None if own is None else own[rows] for own in (self.own_second, self.own_third))
-        return MixtureThird(self.shares[rows], self.offsets[rows], self.precisions, second, third, scale)
+        return MixtureThird(self.shares[rows], self.offsets[rows], self.precisions, second, third)
 
     def _scaled(self, scale: float | Tensor) -> "MixtureThird":
-        return replace(self, scale=scale * self.scale)
+        return replace(self, shares=scale * self.shares)
 
     def contract(self, v: Tensor) -> Tensor:
         """`Σ_k r_k (T_k(v, v, ·) + 2 (v·d_k) S_k v + (vᵀS_k v) d_k + (v·d_k)² d_k)`, see `SymmetricTensor.contract`."""
@@ -76,5 +73,4 @@ class MixtureThird(SymmetricTensor):
         terms = 2 * along[:, :, None] * curved + (bent + along.square())[:, :, None] * self.offsets[..., None]
         if self.own_third is not None:
             terms = terms + self.own_third[..., None] * v[:, None].square()
-        scale = self.scale[..., None] if isinstance(self.scale, Tensor) and self.scale.ndim else self.scale
-        return scale * (self.shares[:, :, None, None] * terms).sum(1)
+        return (self.shares[:, :, None, None] * terms).sum(1)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from linalg.factors import per_item
 from linalg.functions import apply_by_eigenvectors
 from linalg.krylov import block_krylov, lanczos
 
@@ -94,13 +95,7 @@ class SymmetricMatrix(ABC):
     __radd__ = __add__
 
     def _per_matrix(self, number: float | Tensor) -> float | Tensor:
-        """A number for every matrix, as one that broadcasts against `(B, D)`."""
-        if not isinstance(number, Tensor) or number.ndim == 0:
-            return number
-        if number.shape not in ((len(self),), (len(self), 1)):
-            expected = f"a float, or a tensor of no dimension, {(len(self),)} or {(len(self), 1)}"
-            raise ValueError(f"a tensor {tuple(number.shape)} for {len(self)} matrices; expected: {expected}")
-        return number.reshape(-1, 1)
+        return per_item(number, len(self), "matrices")
 
     def matvec(self, v: Tensor) -> Tensor:
         """`M v` for vectors `(B, D)`."""

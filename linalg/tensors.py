@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from linalg.factors import per_item
 from linalg.matrix import COLUMNS
 
 __all__ = ["SymmetricTensor"]
@@ -59,12 +60,7 @@ class SymmetricTensor(ABC):
         """`scale·T`."""
         if not isinstance(scale, numbers.Real | Tensor):
             return NotImplemented
-        if isinstance(scale, Tensor) and scale.ndim:
-            if scale.shape not in ((len(self),), (len(self), 1)):
-                expected = f"a float, or a tensor of no dimension, {(len(self),)} or {(len(self), 1)}"
-                raise ValueError(f"a tensor {tuple(scale.shape)} for {len(self)} tensors; expected: {expected}")
-            scale = scale.reshape(-1, 1)
-        return self._scaled(scale)
+        return self._scaled(per_item(scale, len(self), "tensors"))
 
     __rmul__ = __mul__
 
