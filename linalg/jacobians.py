@@ -6,6 +6,7 @@ The posterior covariance that it implies is `σ⁴∇s1 + σ²I`.
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -59,22 +60,37 @@ def jacobian_rows(function: Function, x: Tensor, rows: int = 64) -> Iterator[Ten
         yield vmap(pull_back)(cotangents)[0].detach().transpose(0, 1)
 
 
-def jacobian_product(function: Function, x: Tensor, v: Tensor) -> Tensor:
-    """`∇f(x) V` for blocks of vectors `(B, D, k)`, by forward-mode differentiation: k points through the function for
-    each of x, `(B, D)`. Autocast is off in it: torch does not differentiate forward through it. Where torch cannot
-    differentiate the function forward, by central differences, see `linalg.differences`."""
-    batch, dimension, k = v.shape
-    repeated = x.repeat_interleave(k, dim=0)
-    vectors = v.mT.reshape(batch * k, dimension)
+def forward_product(function: Function, x: Tensor, v: Tensor) -> Tensor:
+    """`∇f(x) v` for a vector at each point, `(n, D)` both, by forward-mode differentiation. Autocast is off in it:
+    torch does not differentiate forward through it. Where torch cannot differentiate the function forward, by central
+    differences, see `linalg.differences`."""
     with torch.no_grad(), torch.autocast(x.device.type, enabled=False), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`torch.jit.script.*` is deprecated")  # torch's own, in forward mode
         try:
-            _, product = jvp(function, (repeated,), (vectors,))  # type: ignore[misc]
+            return jvp(function, (x,), (v,))[1]  # type: ignore[no-any-return]
         except (NotImplementedError, RuntimeError) as error:
             if not any(word in str(error).lower() for word in UNDIFFERENTIABLE):
                 raise
-            product = central_product(function, repeated, vectors)
-    return product.view(batch, k, dimension).mT
+            return central_product(function, x, v)
+
+
+def of_columns(product: Callable[[Tensor, Tensor], Tensor], x: Tensor, v: Tensor) -> Tensor:
+    """A product of points and vectors, `(n, D)` both, with each column of blocks `(B, D, k)`: k points for each x."""
+    batch, dimension, k = v.shape
+    vectors = v.mT.reshape(batch * k, dimension)
+    return product(x.repeat_interleave(k, dim=0), vectors).view(batch, k, dimension).mT
+
+
+def in_blocks(product: Callable[[Tensor], Tensor], v: Tensor) -> Tensor:
+    """A product with blocks of vectors `(B, D, k)`, of so many columns at a time as memory should hold."""
+    points = min(POINTS, ENTRIES // v.shape[1])
+    return torch.cat([product(block) for block in v.split(max(1, points // max(1, len(v))), dim=2)], dim=2)
+
+
+def jacobian_product(function: Function, x: Tensor, v: Tensor) -> Tensor:
+    """`∇f(x) V` for blocks of vectors `(B, D, k)`, see `forward_product`: k points through the function for each of x,
+    `(B, D)`."""
+    return of_columns(partial(forward_product, function), x, v)
 
 
 def hutchinson_diagonal(
@@ -171,9 +187,7 @@ class Jacobian(SymmetricMatrix):
         if v.ndim == 2:
             return (self @ v[:, :, None])[:, :, 0]
         scale, shift = (n[..., None] if isinstance(n, Tensor) else n for n in (self.scale, self.shift))
-        points = min(POINTS, ENTRIES // self.dimension)
-        blocks = v.split(max(1, points // max(1, len(self))), dim=2)
-        product = torch.cat([jacobian_product(self.function, self.x, block) for block in blocks], dim=2)
+        product = in_blocks(partial(jacobian_product, self.function, self.x), v)
         return scale * product + shift * v
 
     def _scaled(self, scale: float | Tensor) -> "Jacobian":

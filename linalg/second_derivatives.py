@@ -1,6 +1,5 @@
 """Tensors of order three by differentiation along vectors: of a function twice, or of a matrix once."""
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,11 +7,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.func import jvp
 from torch.overrides import TorchFunctionMode
 
-from linalg.differences import central_product
-from linalg.jacobians import ENTRIES, POINTS, UNDIFFERENTIABLE, Function, jacobian_product
+from linalg.jacobians import Function, forward_product, in_blocks, of_columns
 from linalg.tensors import SymmetricTensor
 
 __all__ = ["MatrixDerivative", "SecondDerivative", "second_derivative_product"]
@@ -28,9 +25,8 @@ class _SiLUInParts(TorchFunctionMode):
 
 
 def second_derivative_product(function: Function, x: Tensor, v: Tensor) -> Tensor:
-    """`∇²f(x)(v, v) = d²/dt² f(x + tv)` at t = 0, by forward-mode differentiation of a forward-mode product: four times
-    the operations of f. Autocast is off in it: torch does not differentiate forward through it. Where torch cannot
-    differentiate the function so, by a central difference of its products, see `linalg.differences`.
+    """`∇²f(x)(v, v) = d²/dt² f(x + tv)` at t = 0, by the `forward_product` of a `forward_product`: four times the
+    operations of f.
 
     Args:
         function: f, `(B, D)` to `(B, D)`, each point by itself. Of a network of ReLUs all second derivatives are zero.
@@ -41,17 +37,8 @@ def second_derivative_product(function: Function, x: Tensor, v: Tensor) -> Tenso
         `(B, D)`, without gradients.
     """
 
-    def along(points: Tensor) -> Tensor:
-        return jvp(function, (points,), (v,))[1]  # type: ignore[no-any-return]
-
-    with torch.no_grad(), torch.autocast(x.device.type, enabled=False), warnings.catch_warnings(), _SiLUInParts():
-        warnings.filterwarnings("ignore", "`torch.jit.script.*` is deprecated")  # torch's own, in forward mode
-        try:
-            return jvp(along, (x,), (v,))[1]  # type: ignore[no-any-return]
-        except (NotImplementedError, RuntimeError) as error:
-            if not any(word in str(error).lower() for word in UNDIFFERENTIABLE):
-                raise
-    return central_product(lambda points: jacobian_product(function, points, v[:, :, None])[:, :, 0], x, v)
+    with _SiLUInParts():
+        return forward_product(lambda points: forward_product(function, points, v), x, v)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,15 +87,7 @@ class SecondDerivative(SymmetricTensor):
         if v.ndim == 2:
             return self.contract(v[:, :, None])[:, :, 0]
         scale = self.scale[..., None] if isinstance(self.scale, Tensor) and self.scale.ndim else self.scale
-        points = min(POINTS, ENTRIES // self.dimension)
-        blocks = v.split(max(1, points // max(1, len(self))), dim=2)
-        return scale * torch.cat([self._product(block) for block in blocks], dim=2)
-
-    def _product(self, v: Tensor) -> Tensor:
-        batch, dimension, count = v.shape
-        repeated = self.x.repeat_interleave(count, dim=0)
-        product = self._differentiated(repeated, v.mT.reshape(batch * count, dimension))
-        return product.view(batch, count, dimension).mT
+        return scale * in_blocks(lambda block: of_columns(self._differentiated, self.x, block), v)
 
     def _differentiated(self, x: Tensor, v: Tensor) -> Tensor:
         """`∇²f(x)(v, v)` for a vector at each point, `(n, D)`."""
@@ -121,4 +100,4 @@ class MatrixDerivative(SecondDerivative):
     one nearly."""
 
     def _differentiated(self, x: Tensor, v: Tensor) -> Tensor:
-        return jacobian_product(lambda points: self.function(points) @ v, x, v[:, :, None])[:, :, 0]
+        return forward_product(lambda points: self.function(points) @ v, x, v)

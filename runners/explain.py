@@ -279,7 +279,6 @@ def _write_batches(
     sums: defaultdict[str, float] = defaultdict(float)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".* are taken for that", RuntimeWarning)  # batch by batch: once below
-        warnings.filterwarnings("ignore", "`torch.jit.script.*` is deprecated")  # torch's own, in forward mode
         for answer in batches:
             if not count:
                 _write_figures(target, answer, inputs, ending)

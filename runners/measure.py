@@ -3,7 +3,6 @@
 import itertools
 import logging
 import math
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -308,23 +307,21 @@ def _write_batches(
     metrics, summed over the images."""
     count, inputs = 0, problem.inputs
     sums: defaultdict[str, float] = defaultdict(float)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`torch.jit.script.*` is deprecated")  # torch's own, in forward mode
-        for answer in answers:
-            arrays, measured = answer.arrays(problem.shape), _as_pictures(problem, answer.measured)
-            if not count:
-                _write_overview(target / f"overview{ending}.png", problem, answer, arrays, measured)
-            collected.add(arrays)
-            names = inputs.names[count : count + len(measured)]
-            count += len(names)
-            bar.update(len(names))
-            write_pictures(target, names, measured.numpy(), "measured", inputs.limits)
-            write_pictures(target, names, arrays["mean"], "mean", inputs.limits)
-            for number in range(SAMPLES):
-                write_pictures(target, names, arrays["samples"][:, number], f"sample_{number}", inputs.limits)
-            sums["predicted_mse"] += float(np.square(arrays["std"], dtype=np.float64).mean((1, 2, 3)).sum())
-            if answer.clean is not None:
-                sums["mse"] += float((answer.samples.mean(1) - answer.clean).double().square().mean(1).sum())
+    for answer in answers:
+        arrays, measured = answer.arrays(problem.shape), _as_pictures(problem, answer.measured)
+        if not count:
+            _write_overview(target / f"overview{ending}.png", problem, answer, arrays, measured)
+        collected.add(arrays)
+        names = inputs.names[count : count + len(measured)]
+        count += len(names)
+        bar.update(len(names))
+        write_pictures(target, names, measured.numpy(), "measured", inputs.limits)
+        write_pictures(target, names, arrays["mean"], "mean", inputs.limits)
+        for number in range(SAMPLES):
+            write_pictures(target, names, arrays["samples"][:, number], f"sample_{number}", inputs.limits)
+        sums["predicted_mse"] += float(np.square(arrays["std"], dtype=np.float64).mean((1, 2, 3)).sum())
+        if answer.clean is not None:
+            sums["mse"] += float((answer.samples.mean(1) - answer.clean).double().square().mean(1).sum())
     return sums
 
 
