@@ -196,7 +196,9 @@ class Posterior:
         """
         if not isinstance(level, numbers.Real) or not 0 < level < 1:
             raise ValueError(f"level is {level}; a probability between 0 and 1 is expected")
-        if self.scores.s3 is not None if skewed is None else skewed:
+        if skewed is None:
+            skewed = self.scores.s3 is not None
+        if skewed:
             marginal = self.marginal()
             return marginal.quantile((1 - level) / 2), marginal.quantile((1 + level) / 2)
         width = math.sqrt(2) * torch.erfinv(torch.tensor(level, dtype=torch.float64)).item() * self.std()

@@ -8,6 +8,7 @@ from losses.objectives import (
     Objective,
     centered_and_jacobian,
     entry_weight,
+    probe,
     probe_weight,
     trace_weight,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "jacobian_matching",
     "nppc",
     "perturb",
+    "probe",
     "probe_weight",
     "second_derivative_matching",
     "trace_weight",

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from linalg import SymmetricCP, SymmetricMatrix
@@ -23,6 +24,7 @@ __all__ = [
     "Objective",
     "centered_and_jacobian",
     "entry_weight",
+    "probe",
     "probe_weight",
     "trace_weight",
 ]
@@ -213,8 +215,7 @@ def trace_weight(
 
     Source: ours; the weight is that of weighted least squares (Aitken 1935).
     """
-    variance = _of_each_point(sigma, len(s2)) ** 2
-    scale = variance if unit is None else _of_each_point(unit, len(s2))
+    scale, variance = _units(len(s2), sigma, unit)
     t = (scale * (s2.trace() + s2.dimension / variance)).detach()
     if pool is not None:
         t = pool(t).expand(len(s2))
@@ -234,8 +235,7 @@ def entry_weight(s2: SymmetricMatrix, sigma: float | Tensor, unit: Tensor | None
 
     Source: ours; weighted least squares (Aitken 1935) would take the cube, see docs/third_order.md.
     """
-    variance = _of_each_point(sigma, len(s2)) ** 2
-    scale = variance if unit is None else _of_each_point(unit, len(s2))
+    scale, variance = _units(len(s2), sigma, unit)
     c = (scale * (s2.diagonal().mT + 1 / variance)).mT.detach()
     return (c.clamp(min=0) + SMALLEST) ** -2
 
@@ -255,10 +255,15 @@ def probe_weight(s2: SymmetricMatrix, probe: Tensor, sigma: float | Tensor, unit
 
     Source: ours.
     """
-    variance = _of_each_point(sigma, len(s2)) ** 2
-    scale = variance if unit is None else _of_each_point(unit, len(s2))
+    scale, variance = _units(len(s2), sigma, unit)
     c = (scale * (s2.quadratic(probe) + probe.square().sum(1) / variance)).detach()
     return probe.shape[1] ** 2 / c.clamp(min=SMALLEST * probe.shape[1]) ** 3
+
+
+def _units(count: int, sigma: float | Tensor, unit: Tensor | None) -> tuple[float | Tensor, float | Tensor]:
+    """σ⁴/v and σ² of so many points, a number or `(count,)` each: `Cov/v = σ⁴/v (s2 + I/σ²)`."""
+    variance = _of_each_point(sigma, count) ** 2
+    return variance if unit is None else _of_each_point(unit, count), variance
 
 
 def _of_each_point(values: float | Tensor, count: int) -> float | Tensor:
@@ -296,6 +301,23 @@ PROBES: dict[str, Callable[[Tensor, SymmetricMatrix, Tensor], Tensor]] = {
     "residual": residual,
 }
 """From standard normal numbers `(B, D)`, the predicted Cov[x|x̃] at x + σz and the residual e there, probes `(B, D)`."""
+
+
+@torch.no_grad()
+def probe(name: str, normal: Tensor, sigma: float | Tensor, z: Tensor, s1: Tensor, s2: SymmetricMatrix) -> Tensor:
+    """Probes of a kind at noisy points.
+
+    Args:
+        name: in `PROBES`.
+        normal: standard normal numbers, `(B, D)`.
+        sigma: σ, a number or `(B, 1)`.
+        z: the noise, `(B, D)`.
+        s1, s2: the scores at the noisy points.
+
+    Returns:
+        `(B, D)`, outside the graph of gradients.
+    """
+    return PROBES[name](normal, sigma**4 * s2.detach() + sigma**2, z + sigma * s1)
 
 
 def _jacobian(

@@ -92,9 +92,9 @@ def score_model(network: Networks, config: Config, shape: tuple[int, ...]) -> Sc
             about |= {"like": denoiser.like, "locality": denoiser.locality(sigma)}
         if config.model.head == "none":
             return Scores(sigma, s1, **about)
+        lower: Any = sized
         if isinstance(sized, ThirdOrderNetworks):
-            about["s3"] = lambda x: sized.third_order(x, sigma)
-        lower = sized.lower if isinstance(sized, ThirdOrderNetworks) else sized
+            lower, about["s3"] = sized.lower, lambda x: sized.third_order(x, sigma)
         return Scores(sigma, s1, lambda x: sized.second_order(x, sigma), lambda x: lower(x, sigma), **about)
 
     return ScoreModel(at, config.sigmas, shape, config, network, values)

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
@@ -223,8 +224,7 @@ class Runner(Generic[Data]):
             assert self.config.data.std is not None  # measured when the run was made
             needs["unit"] = sigma**4 / models.variance_scale(sigma, self.config.data.std)
         if objective.weighted and s2 is not None and not objective.third_alone:
-            pool = self._batch_mean if self.config.model.covariance == "free" else None
-            needs["weight"] = losses.trace_weight(s2, sigma, needs.get("unit"), pool)
+            needs["weight"] = losses.trace_weight(s2, sigma, needs.get("unit"), self._pool)
         if objective.probes and s2 is not None:
             needs |= self._probes(state, p, inputs, s1, s2)
         if s3 is not None and s2 is not None:
@@ -241,17 +241,13 @@ class Runner(Generic[Data]):
         objective, needs = self.objective, {}
         at_s3 = s2[: objective.third_rows(p)]
         if objective.weighted:
-            pool = self._batch_mean if self.config.model.covariance == "free" else None
-            needs["weight"] = losses.trace_weight(at_s3, p.sigma, unit, pool, power=1)
+            needs["weight"] = losses.trace_weight(at_s3, p.sigma, unit, self._pool, power=1)
             needs["entries"] = losses.entry_weight(at_s3, p.sigma, unit)
         if objective.third_probes is not None:
             few = slice(objective.third_probed(p))
             level = p.sigma[few] if isinstance(p.sigma, Tensor) else p.sigma
             normal = state.draw_apart(torch.randn, p.clean.shape[1])[few]
-            with torch.no_grad():
-                covariance = level**4 * s2[few].detach() + level**2
-                e = p.noise[few] + level * s1[few]
-                probe = losses.PROBES[objective.third_probes](normal, covariance, e)
+            probe = losses.probe(objective.third_probes, normal, level, p.noise[few], s1[few], s2[few])
             at_noisy, network = p.inputs[few].detach(), state.network
             tensor: linalg.SymmetricTensor
             if objective.third_of == "s1":
@@ -273,15 +269,16 @@ class Runner(Generic[Data]):
         forwards evaluates s1 again beside its derivative; and it can look at s1 and s2 before it chooses the probe. The
         Jacobian of a true score is symmetric.
         """
-        normal = state.draw(torch.randn, p.clean.shape[1])
-        with torch.no_grad():
-            covariance = p.sigma**4 * p.at("plus", s2).detach() + p.sigma**2
-            e = p.noise + p.sigma * p.at("plus", s1)
-            probe = losses.PROBES[cast(str, self.objective.probes)](normal, covariance, e)
-        at_noisy = p.at("plus", s1)
+        normal, at_noisy = state.draw(torch.randn, p.clean.shape[1]), p.at("plus", s1)
+        probe = losses.probe(cast(str, self.objective.probes), normal, p.sigma, p.noise, at_noisy, p.at("plus", s2))
         trained = not self.config.model.frozen
         (product,) = torch.autograd.grad(at_noisy, inputs, probe, retain_graph=trained)
         return {"probe": probe, "product": p.at("plus", product)}
+
+    @property
+    def _pool(self) -> Callable[[Tensor], Tensor] | None:
+        """Of `losses.trace_weight`."""
+        return self._batch_mean if self.config.model.covariance == "free" else None
 
     def _batch_mean(self, values: Tensor) -> Tensor:
         return self.world.mean(values.mean())
