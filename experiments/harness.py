@@ -3,11 +3,12 @@
 import argparse
 import csv
 import importlib.metadata
+import itertools
 import json
 import platform
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,9 @@ from models import ScoreModel, Scores
 from runners import run_folder
 from runners.distributed import World
 from runners.metrics import read_metrics, write_figure
+from runners.runner import Runner
+from runners.state import TrainingState
+from runners.training import take_step
 
 __all__ = [
     "SECOND_ORDER",
@@ -45,6 +49,7 @@ __all__ = [
     "save_table",
     "table",
     "trained",
+    "training",
 ]
 
 
@@ -225,6 +230,19 @@ def trained(
     if not settings.items() <= metrics.items():
         raise UserError(f"{folder}: measured on other points; name another folder with --run")
     return metrics
+
+
+def training(runner: Runner) -> Iterator[TrainingState]:
+    """Trains without a run folder: the state after each step, for as long as the next one is asked for."""
+    runner.load_data()
+    data, config = runner.train_data, runner.config
+    state = TrainingState(config, data.shape, runner.world)
+    state.begin()
+    for epoch in itertools.count():
+        order = datasets.epoch_order(len(data), config.batch_size, config.seed, epoch)
+        for clean in datasets.batches(data, order):
+            take_step(runner, state, clean)
+            yield state
 
 
 # --- tables and pictures ---

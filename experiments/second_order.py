@@ -9,7 +9,6 @@ test images; as the rival subspace iteration on the denoiser, which needs no tra
 A row is written as soon as it is there, and what the table has is not repeated.
 """
 
-import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,7 +19,6 @@ import torch
 from torch import Tensor
 
 import configs
-import datasets
 import evaluation
 import inference
 import models
@@ -36,13 +34,13 @@ from experiments.harness import (
     save_table,
     table,
     trained,
+    training,
 )
 from losses import centered_and_jacobian
 from models import Networks, Scores
-from runners import distributed, training
+from runners import distributed
 from runners.distributed import World
 from runners.runner import Runner
-from runners.state import TrainingState
 
 __all__ = ["RIVAL", "VARIANTS", "Variant", "measure", "summarise", "train"]
 
@@ -120,21 +118,16 @@ def train(
     if jacobian_weight is not None:
         second_order: Callable[..., Tensor] = partial(centered_and_jacobian, jacobian_weight=jacobian_weight)
         runner.objective = replace(runner.objective, second_order=second_order)
-    runner.load_data()
-    data, config = runner.train_data, runner.config
-    state = TrainingState(config, data.shape, world)
-    state.begin()
+    steps = training(runner)
+    state = next(steps)  # the first one loads what is needed and is not counted
     start = time.process_time()
-    for epoch in itertools.count():
-        order = datasets.epoch_order(len(data), config.batch_size, config.seed, epoch)
-        for clean in datasets.batches(data, order):
-            training.take_step(runner, state, clean)
-            elapsed = time.process_time() - start
-            if elapsed >= seconds:
-                return state.averaged, config, state.step
-            steps = max(state.step + 1, round(state.step * seconds / elapsed))
-            state.config = config.model_copy(update={"max_steps": steps})
-    raise AssertionError("epochs do not end")
+    for state in steps:
+        elapsed = time.process_time() - start
+        if elapsed >= seconds:
+            break
+        total = max(state.step + 1, round(state.step * seconds / elapsed))
+        state.config = runner.config.model_copy(update={"max_steps": total})
+    return state.averaged, runner.config, state.step
 
 
 def measure(scores: Scores, data: ImageData, seed: int) -> dict[str, float | list[float]]:
