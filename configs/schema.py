@@ -133,7 +133,9 @@ class UNetConfig(Section):
 class ModelConfig(Section):
     """The section `model`."""
 
-    network: Network = Field("refinenet", description="mlp: for images of a few pixels.")
+    network: Network = Field(
+        "refinenet", description="mlp, mlp_softplus: for points of a density and images of a few pixels."
+    )
     ngf: Annotated[StrictInt, Field(ge=2)] = Field(64, description="Width of the network.")
     trunk: Literal["separate", "shared"] = Field(
         "separate", description="A network for each of s1, α and β, as published, or one for all of them."
@@ -215,6 +217,9 @@ class DataConfig(Section):
     dimension: Annotated[StrictInt, Field(ge=2)] = Field(2, description="D of the densities normal and logistics.")
     size: Annotated[StrictInt, Field(ge=1, le=10**9)] = Field(
         100_000, description="Points of Synthetic in an epoch, and in the test set."
+    )
+    points: Count | None = Field(
+        None, description="Of Synthetic: train on so many points, always the same; by default on fresh ones."
     )
     workers: Annotated[StrictInt, Field(ge=0)] = Field(2, description="Processes that decode folders of images.")
 

@@ -33,9 +33,11 @@ from datasets.synthetic import (
     checkerboard,
     correlated_normal,
     gaussians,
+    independent_normal,
     logistics,
     rings,
     two_moons,
+    varied_logistics,
 )
 
 __all__ = [
@@ -45,11 +47,11 @@ __all__ = [
     "CroppedFiles",
     "CurveMixture",
     "DensityData",
-    "Limits",
     "GaussianMixture",
     "ImageData",
     "ImageFiles",
     "ImageInputs",
+    "Limits",
     "LogisticMixture",
     "Mixture",
     "ProductMixture",
@@ -66,8 +68,9 @@ __all__ = [
     "from_pixels",
     "gaussians",
     "generator_of",
-    "like",
+    "independent_normal",
     "inputs_by_size",
+    "like",
     "load",
     "logistics",
     "multivariate_normal",
@@ -79,4 +82,5 @@ __all__ = [
     "training_order",
     "two_moons",
     "value_range",
+    "varied_logistics",
 ]

@@ -100,7 +100,7 @@ def load(config: Config, split: str, device: torch.device | str = "cpu") -> Imag
                 f"data.dimension: {section.dimension} does not fit {section.density}, whose points have "
                 f"{density.dimension} values; {density.dimension} is expected"
             )
-        return DensityData(density, section.size, split, device)
+        return DensityData(density, section.size, split, device, section.points if split == "train" else None)
     shape = cast(Shape, section.shape)
     images = READERS[section.dataset](_place(config), split, section)
     if isinstance(images, ImageFiles):

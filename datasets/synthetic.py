@@ -6,6 +6,7 @@ A new density is a function that returns a `Mixture`, in a module of its own, an
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from datasets.mixtures import (
     UniformMixture,
     multivariate_normal,
 )
-from datasets.seeds import generator_of
+from datasets.seeds import derived_seed, generator_of
 
 __all__ = [
     "DENSITIES",
@@ -26,9 +27,11 @@ __all__ = [
     "checkerboard",
     "correlated_normal",
     "gaussians",
+    "independent_normal",
     "logistics",
     "rings",
     "two_moons",
+    "varied_logistics",
 ]
 
 
@@ -67,18 +70,40 @@ def correlated_normal(dimension: int, factors: int = 20, seed: int = 0) -> Gauss
     return multivariate_normal(torch.zeros(dimension, dtype=torch.float64), covariance)
 
 
-def logistics(dimension: int, components: int = 20, seed: int = 0) -> LogisticMixture:
-    """Equal products of logistics with random locations in [−1, 1] and scales from 0.1 to 0.2."""
+def logistics(
+    dimension: int, components: int = 20, seed: int = 0, scales: tuple[float, float] = (0.1, 0.2)
+) -> LogisticMixture:
+    """Equal products of logistics with random locations in [−1, 1] and scales in a range."""
     generator = torch.Generator().manual_seed(seed)
-    locations, scales = (torch.rand(components, dimension, generator=generator, dtype=torch.float64) for _ in range(2))
-    return LogisticMixture(torch.ones(components), 2 * locations - 1, 0.1 + 0.1 * scales)
+    locations, shares = (torch.rand(components, dimension, generator=generator, dtype=torch.float64) for _ in range(2))
+    low, high = scales
+    return LogisticMixture(torch.ones(components), 2 * locations - 1, low + (high - low) * shares)
+
+
+def varied_logistics(dimension: int, components: int = 20, seed: int = 0) -> LogisticMixture:
+    """Equal products of logistics with random locations in [−1, 1] and log-normal scales, of median 1.13 and with a
+    standard deviation of 1/2 of their logarithms: in 50 dimensions ‖diag(s2)‖² is 26, as the paper's table has it."""
+    generator = torch.Generator().manual_seed(seed)
+    locations = torch.rand(components, dimension, generator=generator, dtype=torch.float64)
+    logarithms = torch.randn(components, dimension, generator=generator, dtype=torch.float64) / 2
+    return LogisticMixture(torch.ones(components), 2 * locations - 1, 1.13 * logarithms.exp())
+
+
+def independent_normal(dimension: int) -> GaussianMixture:
+    """`N(0, C)`, C diagonal with variances from 1.1 to 2.1: in 100 dimensions ‖s2‖² is 43, as the paper's table has
+    it."""
+    variances = torch.linspace(1.1, 2.1, dimension, dtype=torch.float64)
+    return multivariate_normal(torch.zeros(dimension, dtype=torch.float64), variances.diag())
 
 
 # --- name -> a function of `data.dimension`; densities of the plane take no notice of it ---
 
 DENSITIES: dict[str, Callable[[int], Mixture]] = {
     "normal": correlated_normal,
+    "independent_normal": independent_normal,
     "logistics": logistics,
+    "wide_logistics": partial(logistics, scales=(0.5, 1.0)),
+    "varied_logistics": varied_logistics,
     "gaussians": lambda dimension: gaussians(),
     "two_moons": lambda dimension: two_moons(),
     "rings": lambda dimension: rings(),
@@ -88,22 +113,24 @@ DENSITIES: dict[str, Callable[[int], Mixture]] = {
 
 @dataclass(frozen=True)
 class DensityData:
-    """Points of a density as a data set: as many as are asked for.
+    """Points of a density as a data set: as many as are asked for, or a set of so many.
 
-    A batch is drawn when it is needed, from a generator that its first two indices seed, so that a resumed run gets the
-    same points again: batches that begin alike have the same points, all others share none.
+    A batch of fresh points is drawn when it is needed, from a generator that its first two indices seed, so that a
+    resumed run gets the same points again: batches that begin alike have the same points, all others share none.
 
     Attributes:
         density: where the points come from.
         size: how many make an epoch.
         split: `"train"` or `"test"`, which differ.
         device: that batches are moved to.
+        points: of how many points all batches are made, always the same ones; None: all are fresh.
     """
 
     density: Mixture
     size: int
     split: str
     device: torch.device
+    points: int | None = None
 
     @property
     def shape(self) -> tuple[int]:
@@ -113,8 +140,16 @@ class DensityData:
     def __len__(self) -> int:
         return self.size
 
+    @cached_property
+    def kept(self) -> Tensor:
+        """The `points` of the set, `(points, D)`."""
+        assert self.points is not None
+        return self.density.sample(self.points, generator_of(derived_seed(0, self.points)))
+
     def draw(self, indices: Tensor) -> Tensor:
         """Points `(len(indices), D)`, float32, on `device`."""
+        if self.points is not None:
+            return self.kept[indices % self.points].to(self.device)
         first, second = (indices[:2].tolist() + [0])[:2]
         seed = 2 * (first + self.size * second) + (self.split == "test")
         return self.density.sample(len(indices), generator_of(seed)).to(self.device)

@@ -7,6 +7,7 @@ level take σ for the level that they were made for.
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -94,11 +95,15 @@ def _refinenet(shape: tuple[int, ...], width: int, outputs: int) -> RefineNet:
     return RefineNet(channels, (height, columns), width, channels * outputs)
 
 
-def _mlp(shape: tuple[int, ...], width: int, outputs: int) -> MLP:
-    return MLP(math.prod(shape), width, outputs)
+def _mlp(shape: tuple[int, ...], width: int, outputs: int, activation: Callable[[], nn.Module] = nn.SiLU) -> MLP:
+    return MLP(math.prod(shape), width, outputs, activation)
 
 
-NETWORKS: dict[str, Callable[[tuple[int, ...], int, int], nn.Module]] = {"refinenet": _refinenet, "mlp": _mlp}
+NETWORKS: dict[str, Callable[[tuple[int, ...], int, int], nn.Module]] = {
+    "refinenet": _refinenet,
+    "mlp": _mlp,
+    "mlp_softplus": partial(_mlp, activation=nn.Softplus),
+}
 """From the shape of a point, a width and the number k of values for each entry to a network `(B, D)` → `(B, k·D)`, for
 one noise level; `unet`, which is for a range, is built by itself."""
 
@@ -175,7 +180,8 @@ def _lower_orders(config: Config, shape: tuple[int, ...], denoiser: nn.Module | 
 
 def _network(config: Config, shape: tuple[int, ...], outputs: int) -> nn.Module:
     """A network for one noise level."""
-    make = NETWORKS[config.model.network if len(shape) == 3 else "mlp"]
+    name = config.model.network
+    make = NETWORKS[name if len(shape) == 3 or name == "mlp_softplus" else "mlp"]
     return make(shape, config.model.ngf, outputs)
 
 

@@ -1,0 +1,199 @@
+"""Where learning s2 pays, and where the Jacobian of s1 is as good: `python -m experiments.regimes`.
+
+The paper's table of mixtures over what it does not give: how many training points there are, how long is trained, with
+which networks, and how different the scales of the mixture are. In each regime an s1 is trained by DSM-VR and
+differentiated, and both orders by D2SM-VR, and their s2 are measured along the way, at equal numbers of network
+evaluations; beside them the error of the best constant s2, which a linear score has. Everything but what the regime
+names is that of the first: points drawn afresh, Softplus, three hidden layers of 128, a network for each order, Adam
+with a rate of 0.001, batches of 128.
+
+A row is written as soon as it is there, and what the table has is not repeated.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+import configs
+import models
+import runners
+from configs import Config
+from experiments.accuracy import BASELINE, METHODS, error, evaluations, exact
+from experiments.harness import (
+    argument_parser,
+    over_seeds,
+    print_progress,
+    read_table,
+    run,
+    save_figure,
+    save_table,
+    table,
+    training,
+)
+from runners import distributed
+from runners.distributed import World
+from runners.runner import Runner
+
+__all__ = ["OURS", "REGIMES", "curve", "marks", "picture", "ratios", "settings", "summarise"]
+
+OURS = "d2sm_vr"
+COMPARED = ("jacobian of dsm", BASELINE, OURS)
+FIRST = 384  # evaluations, divisible by those of a step of every method
+POINTS = 2000
+LOGISTICS = ["data.density=varied_logistics", "data.dimension=50", "model.head=diagonal"]
+PAPER = {"independent normal": (43.8, 9.4, 7.0), "all fresh": (26.4, 18.4, 18.4)}
+"""Of the paper's table, about: the errors of `COMPARED`."""
+
+SIZES = {f"{size:,} points": [f"data.points={size}"] for size in (1000, 5000, 10_000, 50_000)}
+REGIMES: dict[str, list[str]] = {
+    "all fresh": [],
+    **SIZES,
+    "σ = 0.01": ["noise=0.01"],
+    "σ = 0.01, 5,000 points": ["noise=0.01", "data.points=5000"],
+    "SiLU": ["model.network=mlp"],
+    "one trunk": ["model.trunk=shared"],
+    "width 512": ["model.ngf=512"],
+    "rate 0.0003": ["lr=0.0003"],
+    "rate 0.003": ["lr=0.003"],
+    "80 dimensions": ["data.dimension=80"],
+    "scales 0.5 to 1": ["data.density=wide_logistics"],
+    "scales 0.1 to 0.2": ["data.density=logistics"],
+    "independent normal": ["data.density=independent_normal", "data.dimension=100"],
+}
+"""What each regime changes of the first."""
+
+
+def marks(budget: int) -> list[int]:
+    """Network evaluations at which s2 is measured: 384, and twice as many each time, up to the budget."""
+    return [FIRST * 2**k for k in range(64) if FIRST * 2**k <= budget]
+
+
+def settings(regime: str, method: str, seed: int) -> Config:
+    """The run of one curve."""
+    order, objective = METHODS[method]
+    changes = [*LOGISTICS, "model.network=mlp_softplus", "model.ngf=128", "model.ema=false", "lr=0.001",
+               "batch_size=128", "noise=0.1", *REGIMES[regime], f"loss={objective}"]  # fmt: skip
+    if order == 1:
+        changes += ["model.head=none", "model.trunk=separate"]
+    return configs.load(configs.find("synthetic/logistics_50.yml"), changes, runner="SyntheticRunner", seed=seed)
+
+
+def curve(regime: str, method: str, seed: int, budget: int, world: World) -> Iterator[dict]:
+    """A row at each mark of one training.
+
+    Yields:
+        rows with `evaluations` of the network for each point of a batch, `steps`, `error` of the diagonal of s2,
+        squared, in 1/units⁴, and `relative_error`, over `size`, the mean of ‖diag(s2)‖²; `constant` is the relative
+        error of the best constant diagonal.
+    """
+    config = settings(regime, method, seed)
+    density, dimension, sigma = config.data.density, config.data.dimension, config.sigmas[0]
+    _, truth = exact(density, dimension, sigma, POINTS, 2, True)
+    size = float(truth.square().sum(1).mean())
+    constant = float((truth - truth.mean(0)).square().sum(1).mean()) / size
+    runner: Runner = runners.get("SyntheticRunner")(config, Path(), world, Path())
+    due, each = marks(budget), evaluations(method)
+    for state in training(runner):
+        if state.step * each < due[0]:
+            continue
+        row = {"regime": regime, "method": method, "seed": seed, "evaluations": due.pop(0), "steps": state.step}
+        scores = models.score_model(state.averaged, config, (dimension,)).at(sigma)
+        yield row | error(scores, config, POINTS, 2, True, world.device) | {"size": size, "constant": constant}
+        if not due:
+            return
+
+
+def ratios(rows: list[dict]) -> list[dict]:
+    """Of each regime and number of evaluations the mean relative errors of `COMPARED`, and the ratio of ours to the
+    baseline's; and a row of the least errors along the way, `evaluations` None: what stopping in time gives."""
+    means: dict[str, dict[int, dict[str, float]]] = {}
+    for cell in over_seeds(rows, "regime", "evaluations", "method"):
+        at = means.setdefault(cell["regime"], {}).setdefault(cell["evaluations"], {})
+        at[cell["method"]] = sum(cell["relative_error"]) / len(cell["relative_error"])
+    result = []
+    for regime, by_evaluations in means.items():
+        constant = next(row["constant"] for row in rows if row["regime"] == regime)
+        least = {method: min(at[method] for at in by_evaluations.values() if method in at)
+                 for method in COMPARED if any(method in at for at in by_evaluations.values())}  # fmt: skip
+        for count, at in [*by_evaluations.items(), (None, least)]:
+            row = {"regime": regime, "evaluations": count, "constant": constant, **at}
+            if BASELINE in at and OURS in at:
+                row["ratio"] = at[OURS] / at[BASELINE]
+            result.append(row)
+    return result
+
+
+def summarise(rows: list[dict]) -> str:
+    """The table; the line of a regime without evaluations has the least error of each method."""
+    columns = {"regime": "{}", "evaluations": "{:d}", "constant": "{:.3f}", **dict.fromkeys(COMPARED, "{:.3f}")}
+    return table(ratios(rows), columns | {"ratio": "{:.2f}"})
+
+
+def picture(rows: list[dict]) -> Figure:
+    """Errors and ratios over the evaluations, and over the number of training points."""
+    figure = Figure(figsize=(10.5, 7.2), layout="constrained")
+    errors, sizes, others, stopped = figure.subplots(2, 2).flat
+    cells = ratios(rows)
+    along = [cell for cell in cells if cell["evaluations"] is not None]
+
+    def ratio_lines(axis: Axes, regimes: list[str], title: str) -> None:
+        for regime in regimes:
+            own = [cell for cell in along if cell["regime"] == regime and "ratio" in cell]
+            if own:
+                axis.plot([c["evaluations"] for c in own], [c["ratio"] for c in own], "o-", ms=3, label=regime)
+        axis.axhline(1, color="gray", linewidth=1)
+        axis.set(xscale="log", yscale="log", title=title, xlabel="evaluations", ylabel=f"{OURS} / Jacobian")
+        axis.legend(fontsize=7)
+
+    first = [cell for cell in along if cell["regime"] == "all fresh"]
+    for method in COMPARED:
+        own = [cell for cell in first if method in cell]
+        errors.plot([cell["evaluations"] for cell in own], [cell[method] for cell in own], "o-", ms=3, label=method)
+    if first:
+        errors.axhline(first[0]["constant"], color="gray", linewidth=1, label="the best constant s2")
+    size, jacobian, _ = PAPER["all fresh"]
+    errors.axhline(jacobian / size, color="black", linestyle=":", linewidth=1, label="the paper's Jacobian and D2SM-VR")
+    errors.set(xscale="log", title="all fresh", xlabel="evaluations", ylabel="squared error over ‖diag(s2)‖²")
+    errors.legend(fontsize=7)
+    ratio_lines(sizes, ["all fresh", *reversed(SIZES)], "by the number of training points")
+    ratio_lines(others, [name for name in REGIMES if name not in SIZES], "by everything else")
+    least = {cell["regime"]: cell for cell in cells if cell["evaluations"] is None}
+    numbers = {int(name.split()[0].replace(",", "")): least[name] for name in SIZES if name in least}
+    for method in (BASELINE, OURS):
+        stopped.plot(list(numbers), [cell[method] for cell in numbers.values()], "o-", ms=3, label=method)
+        if "all fresh" in least:
+            stopped.axhline(least["all fresh"][method], linestyle="--", linewidth=1,
+                            color=stopped.lines[-1].get_color(), label=f"{method}, all fresh")  # fmt: skip
+    stopped.set(xscale="log", title="stopped in time", xlabel="training points", ylabel="least error over ‖diag(s2)‖²")
+    stopped.legend(fontsize=7)
+    return figure
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argument_parser("experiments.regimes", __doc__, seeds=[0, 1, 2], device="cpu")
+    parser.add_argument("--regimes", nargs="+", choices=REGIMES, default=list(REGIMES), metavar="NAME",
+                        help=", ".join(REGIMES))  # fmt: skip
+    parser.add_argument("--budget", type=int, default=64 * FIRST, help="batches through the network, in each training")
+    args = parser.parse_args(arguments)
+    world = distributed.join(args.device)
+    path = args.results / "regimes.csv"
+    rows = read_table(path) if path.exists() else []
+    for seed in args.seeds:
+        for regime in args.regimes:
+            for method in COMPARED:
+                key = {"regime": regime, "method": method, "seed": seed}
+                done = [row["evaluations"] for row in rows if key.items() <= row.items()]
+                if done and max(done) >= marks(args.budget)[-1]:
+                    continue
+                rows = [row for row in rows if not key.items() <= row.items()]
+                rows += curve(regime, method, seed, args.budget, world)
+                print_progress(rows[-1])
+                save_table(path, rows, {"points": POINTS}, world.device)
+    print(summarise(rows))
+    print("written:", path, save_figure(args.results / "regimes.png", picture(rows)))
+
+
+if __name__ == "__main__":
+    run(main)
