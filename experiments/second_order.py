@@ -37,10 +37,11 @@ from experiments.harness import (
     training,
 )
 from losses import centered_and_jacobian
-from models import Networks, Scores
+from models import Scores
 from runners import distributed
 from runners.distributed import World
 from runners.runner import Runner
+from runners.state import TrainingState
 
 __all__ = ["RIVAL", "VARIANTS", "Variant", "measure", "summarise", "train"]
 
@@ -100,24 +101,8 @@ def denoiser_of_digits(run: Path, world: World) -> Path:
     return folder
 
 
-def train(
-    config: Config, seconds: float, world: World, jacobian_weight: float | None = None
-) -> tuple[Networks, Config, int]:
-    """Trains for so many seconds of this process's own time.
-
-    Args:
-        config: of the run; its `max_steps` follows the speed, so that the schedule ends with the time.
-        seconds: how long.
-        world: the device.
-        jacobian_weight: see `Variant`.
-
-    Returns:
-        the averaged networks, the configuration completed by what they need to know of the data, and the steps taken.
-    """
-    runner: Runner = runners.get(str(config.runner))(config, Path(), world, Path())
-    if jacobian_weight is not None:
-        second_order: Callable[..., Tensor] = partial(centered_and_jacobian, jacobian_weight=jacobian_weight)
-        runner.objective = replace(runner.objective, second_order=second_order)
+def train(runner: Runner, seconds: float) -> TrainingState:
+    """Trains for so many seconds of this process's own time; the schedule of the learning rate ends with them."""
     steps = training(runner)
     state = next(steps)  # the first one loads what is needed and is not counted
     start = time.process_time()
@@ -127,7 +112,16 @@ def train(
             break
         total = max(state.step + 1, round(state.step * seconds / elapsed))
         state.config = runner.config.model_copy(update={"max_steps": total})
-    return state.averaged, runner.config, state.step
+    return state
+
+
+def runner_of(variant: Variant, config: Config, world: World) -> Runner:
+    """What trains the variant, without a run folder."""
+    runner: Runner = runners.get(str(config.runner))(config, Path(), world, Path())
+    if variant.jacobian_weight is not None:
+        second_order: Callable[..., Tensor] = partial(centered_and_jacobian, jacobian_weight=variant.jacobian_weight)
+        runner.objective = replace(runner.objective, second_order=second_order)
+    return runner
 
 
 def measure(scores: Scores, data: ImageData, seed: int) -> dict[str, float | list[float]]:
@@ -167,10 +161,11 @@ def row_of(name: str, config: Config, denoiser: Path, minutes: float, count: int
         data = image_test_set(config, world.device, min(count, RIVAL_IMAGES))
         row |= measure_rival(models.load(denoiser, world.device).at(sigma), data, config.seed)
     else:
-        network, config, steps = train(config, 60 * minutes, world, VARIANTS[name].jacobian_weight)
+        runner = runner_of(VARIANTS[name], config, world)
+        state = train(runner, 60 * minutes)
         data = image_test_set(config, world.device, count)
-        scores = models.score_model(network.eval(), config, data.shape).at(sigma)
-        row |= {"steps": steps, "images": steps * config.batch_size} | measure(scores, data, config.seed)
+        scores = models.score_model(state.averaged.eval(), runner.config, data.shape).at(sigma)
+        row |= {"steps": state.step, "images": state.step * config.batch_size} | measure(scores, data, config.seed)
     return row | {"test_images": len(data), "wall_minutes": round((time.perf_counter() - start) / 60, 2)}
 
 
