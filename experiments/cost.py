@@ -45,7 +45,6 @@ __all__ = ["WAYS", "measure", "picture", "summarise"]
 WAYS = {
     "s1 alone": ["loss=dsm", "clip_grad=1"],
     "both at once": [],
-    "both on one trunk": ["model.trunk=shared"],
     "s2 on a frozen s1": [],
 }
 """What each changes of `mnist.yml`."""
@@ -123,7 +122,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data", choices=DATA, default="mnist")
     parser.add_argument("--noise", type=float, default=0.5, help="σ, in the units of the data")
     parser.add_argument("--minutes", type=float, nargs="+", default=[2, 4, 8, 16], help="of training in all")
-    parser.add_argument("--images", type=int, default=100, help="test images")
+    parser.add_argument("--images", type=int, default=60, help="test images")
     args = parser.parse_args(arguments)
     world = distributed.join(args.device)
     rows: list[dict] = []

@@ -5,16 +5,17 @@ units of one over the largest curvature met among the draws. Effective samples a
 density's principal axes, over a run much longer than its autocorrelation. A step size counts if a crowd of other
 chains, after some steps, still has the density: `bias` is the sliced Wasserstein distance between the crowd and exact
 draws, beyond that of the crowd's starts, in standard deviations of the density. The best step size is the one with
-most effective samples among those whose bias is at most 0.1. By default Ozaki takes Langevin's step in directions
-where the density is convex, in which its own leaps.
+most effective samples among those whose bias is at most 0.1; with it the run goes on, twice as long each time, until
+R-hat is at most 1.1 or it is `--longest` times as long as the others. By default Ozaki takes Langevin's step in
+directions where the density is convex, in which its own leaps.
 """
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from torch import Tensor
 import datasets
 import evaluation
 import inference
+import models
 from experiments.harness import argument_parser, open_run, run, save_figure, save_table, table
 from models import Scores
 from runners import distributed
@@ -32,9 +34,9 @@ from runners import distributed
 __all__ = ["ALLOWED_BIAS", "TARGETS", "Target", "best", "ill_conditioned", "mixing_of", "summarise"]
 
 ALLOWED_BIAS = 0.1
-MEASURED = ("ess_per_step", "ess_per_second", "r_hat", "bias")
+MEASURED = ("steps", "ess_per_step", "ess_per_second", "r_hat", "bias")
+MIXED = 1.1
 PLANE_SIGMA = 0.1
-IMAGES_SIGMA = 0.5
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,10 @@ def ill_conditioned(dimension: int = 50, condition: float = 1000.0) -> datasets.
     return datasets.multivariate_normal(torch.zeros(dimension), axes * variances @ axes.T)
 
 
-def of_images(folder: Path, device: torch.device) -> Target:
+def of_images(folder: Path, device: torch.device, sigma: float) -> Target:
     """Noisy test images, with the learned scores of a run folder; the draws are exact, the scores are not. Step sizes
     in units of σ²: no noisy density is more concave than 1/σ²."""
-    scores, _, data = open_run(folder, device, sigma=IMAGES_SIGMA)
+    scores, _, data = open_run(folder, device, sigma=sigma)
 
     def draw(count: int, seed: int) -> Tensor:
         generator = datasets.generator_of(seed)
@@ -90,7 +92,7 @@ def of_images(folder: Path, device: torch.device) -> Target:
         noise = torch.randn(clean.shape, generator=generator)
         return clean + scores.sigma * noise.to(device)
 
-    return Target(scores, draw, scores.sigma**2, 400, (200, 50), axes=20)
+    return Target(scores, draw, scores.sigma**2, 400, (100, 50), axes=20)
 
 
 TARGETS: dict[str, Callable[[], Target]] = {
@@ -104,9 +106,15 @@ TARGETS: dict[str, Callable[[], Target]] = {
 
 
 def mixing_of(
-    target: Target, grid: list[float], chains: int = 64, share: float = 1.0, max_exponent: float = 0.0, seed: int = 0
+    target: Target,
+    grid: list[float],
+    chains: int = 32,
+    share: float = 1.0,
+    max_exponent: float = 0.0,
+    seed: int = 0,
+    longest: int = 1,
 ) -> list[dict]:
-    """Both samplers at every step size of the grid.
+    """Both samplers at every step size of the grid, and at the best one for as long as it takes.
 
     Args:
         target: what to sample.
@@ -115,10 +123,12 @@ def mixing_of(
         share: of the target's steps and crowd that is taken.
         max_exponent: of `inference.ozaki`.
         seed: of draws and noise.
+        longest: the run at the best step size is at most so many times as long.
 
     Returns:
-        rows with `sampler`, `step_size`, `ess_per_step` and `ess_per_second` (of all chains together, over all their
-        steps), `r_hat` and `bias`; where the chains diverged, the last four are None.
+        rows with `sampler`, `step_size`, `steps`, `ess_per_step` and `ess_per_second` (of all chains together, over all
+        their steps), `r_hat` and `bias`, None where the chains diverged; and `best`, 1 in the row of the best step size
+        of a sampler, 0 in the others.
     """
     counts = (chains, 4000, int(share * target.crowd[0]))
     # draws that are none of each other's, nor the noise of the chains
@@ -130,39 +140,46 @@ def mixing_of(
     spread = float(reference.var(0).mean().sqrt())
     floor = evaluation.sliced_wasserstein(crowd_start, reference)
 
-    def mixing(sampler: Callable, step_size: float) -> dict[str, float | None]:
-        try:
-            crowd = sampler(target.scores, crowd_start, step_size, crowd_steps)
+    def mixing(sampler: Callable, step_size: float, longest: int = 1) -> dict[str, float]:
+        x, projected, seconds = start, start.new_empty(0, chains, axes.shape[1]), 0.0
+        while True:
+            taken = len(projected)
+            length = min(taken, longest * steps - taken) if taken else steps  # twice as long each time
             begin = time.perf_counter()
-            _, chain = sampler(target.scores, start, step_size, steps, keep_every=1)
-            seconds = time.perf_counter() - begin
-        except inference.DivergedError:
-            return dict.fromkeys(MEASURED)
-        projected = chain @ axes
-        effective = float(evaluation.effective_sample_size(projected).min())
-        return {
-            "ess_per_step": effective / (steps * chains),
-            "ess_per_second": effective / seconds,
-            "r_hat": float(evaluation.r_hat(projected).max()),
-            "bias": max(0.0, evaluation.sliced_wasserstein(crowd, reference) ** 2 - floor**2) ** 0.5 / spread,
-        }
+            x, chain = sampler(target.scores, x, step_size, length, keep_every=1, seed=seed + taken)
+            seconds += time.perf_counter() - begin
+            projected = torch.cat([projected, chain @ axes])
+            taken, r_hat = len(projected), float(evaluation.r_hat(projected).max())
+            if r_hat <= MIXED or taken >= longest * steps:
+                effective = float(evaluation.effective_sample_size(projected).min())
+                per_step = effective / (taken * chains)
+                return {"steps": taken, "ess_per_step": per_step, "ess_per_second": effective / seconds, "r_hat": r_hat}
 
-    options: dict[str, Any] = {"seed": seed, "progress": False}
+    def bias(sampler: Callable, step_size: float) -> float:
+        crowd = sampler(target.scores, crowd_start, step_size, crowd_steps, seed=seed)
+        return max(0.0, evaluation.sliced_wasserstein(crowd, reference) ** 2 - floor**2) ** 0.5 / spread
+
     samplers: dict[str, Callable] = {
-        "langevin": partial(inference.langevin, **options),
-        "ozaki": partial(inference.ozaki, max_exponent=max_exponent, **options),
+        "langevin": partial(inference.langevin, progress=False),
+        "ozaki": partial(inference.ozaki, max_exponent=max_exponent, progress=False),
     }
-    return [
-        {"sampler": name, "step_size": factor * target.unit} | mixing(sampler, factor * target.unit)
-        for name, sampler in samplers.items()
-        for factor in grid
-    ]
+    rows: list[dict] = []
+    for name, sampler in samplers.items():
+        own: list[dict] = []
+        for step_size in (factor * target.unit for factor in grid):
+            row = {"sampler": name, "step_size": step_size} | dict.fromkeys(MEASURED) | {"best": 0}
+            with suppress(inference.DivergedError):
+                row |= {"bias": bias(sampler, step_size)} | mixing(sampler, step_size)
+            own.append(row)
+        if chosen := best(own):
+            chosen |= mixing(sampler, chosen["step_size"], longest) | {"best": 1}
+        rows += own
+    return rows
 
 
-def best(rows: list[dict], sampler: str) -> dict | None:
+def best(rows: list[dict]) -> dict | None:
     """The row of most effective samples a step among those whose bias is allowed; None where there is none."""
-    allowed = [row for row in rows if row["sampler"] == sampler and row["bias"] is not None]
-    allowed = [row for row in allowed if row["bias"] <= ALLOWED_BIAS]
+    allowed = [row for row in rows if row["bias"] is not None and row["bias"] <= ALLOWED_BIAS]
     return max(allowed, key=lambda row: row["ess_per_step"], default=None)
 
 
@@ -171,13 +188,14 @@ def summarise(by_target: dict[str, list[dict]]) -> str:
     step size of the grid has an allowed bias."""
     rows = []
     for name, target_rows in by_target.items():
-        langevin, ozaki = (best(target_rows, sampler) or {} for sampler in ("langevin", "ozaki"))
+        chosen = {row["sampler"]: row for row in target_rows if row["best"]}
+        langevin, ozaki = (chosen.get(sampler, {}) for sampler in ("langevin", "ozaki"))
         ratios = {}
         if langevin and ozaki:
             ratios = {f"{key}, ratio": ozaki[key] / langevin[key] for key in ("ess_per_step", "ess_per_second")}
         rows.append({"density": name} | langevin | {"sampler": "langevin"})
         rows.append({"density": name} | ozaki | {"sampler": "ozaki"} | ratios)
-    columns = {"density": "{}", "sampler": "{}", "step_size": "{:.4g}", "ess_per_step": "{:.4g}"}
+    columns = {"density": "{}", "sampler": "{}", "step_size": "{:.4g}", "steps": "{:d}", "ess_per_step": "{:.4g}"}
     columns |= {"ess_per_second": "{:.4g}", "r_hat": "{:.3f}", "bias": "{:.3f}"}
     return table(rows, columns | {"ess_per_step, ratio": "{:.3g}×", "ess_per_second, ratio": "{:.3g}×"})
 
@@ -206,8 +224,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argument_parser("experiments.mixing", __doc__, seed=0, device=None)
     parser.add_argument("--targets", nargs="+", choices=[*TARGETS, "images"], default=[*TARGETS, "images"])
     parser.add_argument("--images", type=Path, default=Path("checkpoints/mnist"), help="run folder of images")
-    parser.add_argument("--chains", type=int, default=64)
+    parser.add_argument(
+        "--image-noise", type=float, nargs="+", default=[0.5, 1.0, 2.0], help="their σ, those of the model's range"
+    )
+    parser.add_argument("--chains", type=int, default=32)
     parser.add_argument("--share", type=float, default=1.0, help="of the steps, for a quick look")
+    parser.add_argument("--longest", type=int, default=20, help="times the steps, at the best step size")
     parser.add_argument("--grid", type=float, nargs="+", help="step sizes, in units of 1 / largest curvature",
                         default=[0.03, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 3.0, 10.0, 30.0, 100.0, 1000.0, 1e4])  # fmt: skip
     parser.add_argument("--image-grid", type=float, nargs="+", default=[0.03, 0.1, 0.3, 0.6, 1.0, 1.5, 3.0],
@@ -216,14 +238,17 @@ def main(arguments: list[str] | None = None) -> None:
                         help="of the Ozaki step: 0 is Langevin's step in convex directions")  # fmt: skip
     args = parser.parse_args(arguments)
     device = distributed.join(args.device).device
-    by_target = {}
-    for name in args.targets:
-        on_images = name == "images"
-        target = of_images(args.images, device) if on_images else TARGETS[name]()
-        grid = args.image_grid if on_images else args.grid
-        by_target[name] = mixing_of(target, grid, args.chains, args.share, args.max_exponent, args.seed)
+    targets = {name: TARGETS[name] for name in args.targets if name in TARGETS}
+    if "images" in args.targets:
+        low, high = models.load(args.images).sigmas
+        levels = [sigma for sigma in args.image_noise if low <= sigma <= high]
+        targets |= {f"images, σ = {sigma:g}": partial(of_images, args.images, device, sigma) for sigma in levels}
+    by_target: dict[str, list[dict]] = {}
+    for name, target in targets.items():
+        grid = args.grid if name in TARGETS else args.image_grid
+        by_target[name] = mixing_of(target(), grid, args.chains, args.share, args.max_exponent, args.seed, args.longest)
         print(summarise({name: by_target[name]}), flush=True)
-    settings = {key: getattr(args, key) for key in ("chains", "share", "max_exponent", "seed", "images")}
+    settings = {key: getattr(args, key) for key in ("chains", "share", "longest", "max_exponent", "seed", "images")}
     settings |= {"plane_sigma": PLANE_SIGMA, "allowed_bias": ALLOWED_BIAS}
     rows = [{"density": name} | row for name, target_rows in by_target.items() for row in target_rows]
     path = save_table(args.results / "mixing.csv", rows, settings, device)

@@ -175,6 +175,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argument_parser("experiments.regimes", __doc__, seeds=[0, 1, 2], device="cpu")
     parser.add_argument("--regimes", nargs="+", choices=REGIMES, default=list(REGIMES), metavar="NAME",
                         help=", ".join(REGIMES))  # fmt: skip
+    parser.add_argument("--methods", nargs="+", choices=COMPARED, default=COMPARED, metavar="METHOD",
+                        help=", ".join(COMPARED))  # fmt: skip
     parser.add_argument("--budget", type=int, default=64 * FIRST, help="batches through the network, in each training")
     args = parser.parse_args(arguments)
     world = distributed.join(args.device)
@@ -182,7 +184,7 @@ def main(arguments: list[str] | None = None) -> None:
     rows = read_table(path) if path.exists() else []
     for seed in args.seeds:
         for regime in args.regimes:
-            for method in COMPARED:
+            for method in args.methods:
                 key = {"regime": regime, "method": method, "seed": seed}
                 done = [row["evaluations"] for row in rows if key.items() <= row.items()]
                 if done and max(done) >= marks(args.budget)[-1]:

@@ -51,7 +51,7 @@ DENOISER_STEPS = 200
 COMPONENTS = 5
 COLUMNS = ("captured_1", "captured_5", "captured_10", "trace_ratio", "correlation_by_image", "coverage_90")
 DATA = {
-    "mnist": ["precision=bf16"],
+    "mnist": [],
     "digits": [
         *("data.dataset=Digits", "data.image_size=8", "data_dir=data", "model.unet.widths=[16, 32]"),
         *("batch_size=128", "warmup_steps=20", "precision=fp32"),
