@@ -76,7 +76,8 @@ def test_the_first_rows_alone():
     sigma = torch.linspace(0.1, 1, 6)[:, None]
     s1, s2, s3 = network(x, sigma, 4, 2)
     assert (len(s1), len(s2), len(s3)) == (6, 4, 2)
-    close(s3.diagonal(), network(x, sigma)[2].diagonal()[:2])
+    expected = network(x, sigma)[2].diagonal()[:2]
+    close(s3.diagonal(), expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
 
 
 def test_no_gradient_reaches_the_lower_orders():
