@@ -3,7 +3,7 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import torch
 from filelock import FileLock
 
 import main
+from models import checkpoint
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = Path(__file__).parent / "reference"
@@ -62,6 +63,26 @@ def command(tmp_path, monkeypatch, capfd):
         return Done(code, *capfd.readouterr())
 
     return run
+
+
+@pytest.fixture
+def interrupted():
+    """Ctrl-C as soon as the checkpoint of step 3 is written, within `with interrupted():`."""
+
+    @contextlib.contextmanager
+    def context() -> Iterator[None]:
+        write = checkpoint.write
+
+        def stop_at_three(state: dict, path: Path, keep: Path | None = None) -> None:
+            write(state, path, keep)
+            if state["step"] == 3:
+                raise KeyboardInterrupt
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(checkpoint, "write", stop_at_three)
+            yield
+
+    return context
 
 
 @pytest.fixture(scope="session")

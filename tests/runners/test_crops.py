@@ -1,7 +1,5 @@
 """Runs on crops of large files: a resumed one goes on with the crops that come next."""
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from PIL import Image
@@ -16,7 +14,7 @@ RUN = [
 ]
 
 
-def test_a_resumed_run_takes_the_same_steps(command, tmp_path, monkeypatch):
+def test_a_resumed_run_takes_the_same_steps(command, tmp_path, interrupted):
     """Epochs of six steps: the run is stopped in the middle of the first and ends in the second."""
     rng = np.random.default_rng(0)
     for split, count in (("train", 10), ("test", 2)):
@@ -26,16 +24,8 @@ def test_a_resumed_run_takes_the_same_steps(command, tmp_path, monkeypatch):
             Image.fromarray(pixels).save(tmp_path / f"own/{split}/{number}.png")
     done = command(*RUN, "--doc", "whole")
     assert done.returncode == 0, done.stderr
-    write = checkpoint.write
-
-    def stop_at_three(state: dict, path: Path, keep: Path | None = None) -> None:
-        write(state, path, keep)
-        if state["step"] == 3:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(checkpoint, "write", stop_at_three)
-    assert command(*RUN, "--doc", "half").returncode == 130
-    monkeypatch.setattr(checkpoint, "write", write)
+    with interrupted():
+        assert command(*RUN, "--doc", "half").returncode == 130
     call = ["--runner", "UnetDSMRunner", "--doc", "half", "--device", "cpu"]
     assert "resuming from" in command(*call, "--resume_training").stdout
     whole, half = (checkpoint.read(tmp_path / f"runs/logs/{doc}/ckpt/checkpoint.pth") for doc in ("whole", "half"))

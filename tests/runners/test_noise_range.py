@@ -1,7 +1,6 @@
 """Runs over a range of noise levels: one network for all of them, first a denoiser, then the second order on it."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -95,7 +94,7 @@ ARRANGEMENTS = {
 
 
 @pytest.mark.parametrize("arrangement", ARRANGEMENTS)
-def test_a_resumed_run_takes_the_same_steps(command, denoiser, tmp_path, monkeypatch, arrangement):
+def test_a_resumed_run_takes_the_same_steps(command, denoiser, tmp_path, interrupted, arrangement):
     """Learning rates, levels, noise and probes: 3 steps and 3 more are 6, to the bit; and the frozen denoiser stays."""
     few = ("checkpoint_minutes=0", "max_steps=6", "batch_size=16")
     changes = (*ARRANGEMENTS[arrangement], f"model.denoiser={denoiser}", *few)
@@ -105,15 +104,8 @@ def test_a_resumed_run_takes_the_same_steps(command, denoiser, tmp_path, monkeyp
     whole = checkpoint.read(folder / "ckpt/checkpoint.pth")
     half = tmp_path / "runs/logs/half_rank4"
 
-    def stop_at_three(state: dict, path: Path, keep: Path | None = None) -> None:
-        write(state, path, keep)
-        if state["step"] == 3:
-            raise KeyboardInterrupt
-
-    write = checkpoint.write
-    monkeypatch.setattr(checkpoint, "write", stop_at_three)
-    assert command(*options, "--doc", "half").returncode == 130
-    monkeypatch.setattr(checkpoint, "write", write)
+    with interrupted():
+        assert command(*options, "--doc", "half").returncode == 130
     done = command("--runner", "LowRankHybridRunner", "--doc", "half", "--resume_training", "--device", "cpu")
     assert "resuming from" in done.stdout
     resumed = checkpoint.read(half / "ckpt/checkpoint.pth")

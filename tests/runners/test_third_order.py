@@ -78,7 +78,7 @@ def both_orders(command, once):
 
 
 @pytest.mark.parametrize("loss", ["centered", "centered_jacobian", "centered_derivative", "dsm_vr"])
-def test_on_trained_lower_orders_it_alone_is_trained_and_resumes(command, both_orders, tmp_path, monkeypatch, loss):
+def test_on_trained_lower_orders_it_alone_is_trained_and_resumes(command, both_orders, tmp_path, interrupted, loss):
     changes = settings(f"model.denoiser={both_orders}", f"loss={loss}", "max_steps=6", "batch_size=16")
     call = ["--runner", "LowRankHybridRunner", *RANGE, *THIRD, *changes, *settings("checkpoint_minutes=0")]
     done = command(*call, "--doc", "whole")
@@ -89,15 +89,8 @@ def test_on_trained_lower_orders_it_alone_is_trained_and_resumes(command, both_o
         assert torch.equal(whole["model"][f"lower.{key}"], value), key
         assert torch.equal(whole["ema"][f"lower.{key}"], value), key
 
-    def stop_at_three(state: dict, path: Path, keep: Path | None = None) -> None:
-        write(state, path, keep)
-        if state["step"] == 3:
-            raise KeyboardInterrupt
-
-    write = checkpoint.write
-    monkeypatch.setattr(checkpoint, "write", stop_at_three)
-    assert command(*call, "--doc", "half").returncode == 130
-    monkeypatch.setattr(checkpoint, "write", write)
+    with interrupted():
+        assert command(*call, "--doc", "half").returncode == 130
     done = command("--runner", "LowRankHybridRunner", "--doc", "half", "--resume_training", "--device", "cpu")
     assert "resuming from" in done.stdout
     resumed = checkpoint.read(tmp_path / "runs/logs/half_rank4/ckpt/checkpoint.pth")
