@@ -35,6 +35,7 @@ class Marginals:
         deviations: the predicted standard deviations.
         skewnesses: the predicted ones.
         images: the number of the image.
+        count: how many images there were.
     """
 
     values: list[Tensor] = field(default_factory=list)
@@ -56,13 +57,6 @@ class Marginals:
             into.append(part)
         self.count += len(values)
 
-    def distributions(self) -> tuple[Tensor, SplitNormal, SplitNormal]:
-        """x less its mean, and the normal and the split normal distribution of each."""
-        deviations, skewnesses = torch.cat(self.deviations), torch.cat(self.skewnesses)
-        zero = torch.zeros_like(deviations)
-        normal = SplitNormal.of_moments(zero, deviations, zero)
-        return torch.cat(self.values), normal, SplitNormal.of_moments(zero, deviations, skewnesses)
-
     def metrics(self) -> dict[str, float]:
         """What the skewness gains.
 
@@ -80,9 +74,12 @@ class Marginals:
         """
         if not len(self):
             raise ValueError("no numbers; a pixel of a predicted deviation above the least, or a component is expected")
-        x, normal, skewed = self.distributions()
-        right = torch.cat(self.skewnesses) > 0
-        found = {"numbers": float(len(x)), "rms_skewness": float(torch.cat(self.skewnesses).square().mean().sqrt())}
+        x, deviations, skewnesses = map(torch.cat, (self.values, self.deviations, self.skewnesses))
+        zero = torch.zeros_like(deviations)
+        normal = SplitNormal.of_moments(zero, deviations, zero)
+        skewed = SplitNormal.of_moments(zero, deviations, skewnesses)
+        right = skewnesses > 0
+        found = {"numbers": float(len(x)), "rms_skewness": float(skewnesses.square().mean().sqrt())}
         found["clipped"] = float(skewed.clipped.double().mean())
         for name, distribution in (("", skewed), ("_normal", normal)):
             share = distribution.cdf(x)

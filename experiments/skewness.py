@@ -14,7 +14,7 @@ distribution and of the split normal one, whose skewness comes from
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -22,11 +22,13 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+import datasets
 import evaluation
 import inference
 from benchmarks.harness import wait_for
 from configs import UserError
 from evaluation import Marginals
+from evaluation.skewness import COMPONENTS, TAIL, TOLERANCE
 from experiments.harness import (
     OpenedImages,
     argument_parser,
@@ -36,6 +38,7 @@ from experiments.harness import (
     save_figure,
     save_table,
     table,
+    whole_number,
 )
 from inference import Posterior, SplitNormal
 from models import Scores
@@ -44,9 +47,6 @@ from runners import distributed
 __all__ = ["main"]
 
 UNCERTAIN = (0.02, 0.1)  # standard deviations from which on a pixel counts
-TAIL = 0.05
-COMPONENTS = 3
-TOLERANCE = 0.02  # of the components
 STEP = 0.1  # of the finite differences, in units of σ
 BATCH = 50
 DRAWN = 20_000  # predicted densities, at most, whose mean is in the picture
@@ -77,6 +77,11 @@ ALONG: dict[str, Callable[[Scores, Posterior, Tensor], Tensor]] = {
 """The skewness along directions, from the scores, the posterior and the directions."""
 
 
+def noise_for(images: Tensor, seed: int) -> Tensor:
+    """z, the same for all uses of a seed."""
+    return torch.randn(images.shape, generator=datasets.generator_of(seed)).to(images)
+
+
 @dataclass
 class Collected:
     """Of one noise level: numbers by what they are and where their skewness comes from, and seconds spent on that."""
@@ -90,7 +95,7 @@ class Collected:
 def collect(opened: OpenedImages, sigma: float, seed: int) -> Collected:
     """Goes through the test images."""
     scores = opened.model.at(sigma)
-    noise = torch.randn(opened.test.shape, generator=torch.Generator().manual_seed(seed)).to(opened.test)
+    noisy = opened.test + sigma * noise_for(opened.test, seed)
     black, white = opened.limits
     marginals: dict[tuple[str, str], Marginals] = {}
     seconds: dict[tuple[str, str], float] = {}
@@ -103,8 +108,8 @@ def collect(opened: OpenedImages, sigma: float, seed: int) -> Collected:
         seconds[what, method] = seconds.get((what, method), 0.0) + time.perf_counter() - start
         return values
 
-    for clean, z in zip(opened.test.split(BATCH), noise.split(BATCH), strict=True):
-        posterior = inference.posterior(scores, clean + sigma * z)
+    for clean, x in zip(opened.test.split(BATCH), noisy.split(BATCH), strict=True):
+        posterior = inference.posterior(scores, x)
         error, std = clean - posterior.mean, posterior.std()
         guess = (black + white - 2 * posterior.mean) / std
         for method, of_pixels in (("s3", posterior.skewness), ("two values", partial(torch.clone, guess))):
@@ -115,7 +120,7 @@ def collect(opened: OpenedImages, sigma: float, seed: int) -> Collected:
         variances, directions = posterior.principal_components(COMPONENTS, tolerance=TOLERANCE)
         projected = (directions.mT @ error[:, :, None])[:, :, 0]
         for method, skewness_along in ALONG.items():
-            fresh = inference.posterior(scores, posterior.noisy) if method == "s3" else posterior
+            fresh = replace(posterior) if method == "s3" else posterior  # which keeps the s3 of its pixels
             values = timed("components", method, partial(skewness_along, scores, fresh, directions))
             marginals.setdefault(("components", method), Marginals()).add(projected, variances.sqrt(), values)
     return Collected(marginals, seconds, len(opened.test))
@@ -171,9 +176,9 @@ def walks(opened: OpenedImages, sigma: float, seed: int) -> Figure:
     """Of the image, among the first fifty, whose first components are the most skewed: what it may be along each, and
     the distribution along it."""
     scores = opened.model.at(sigma)
+    noisy = opened.test + sigma * noise_for(opened.test, seed)
     few = opened.test[:BATCH]
-    noise = torch.randn(opened.test.shape, generator=torch.Generator().manual_seed(seed))[:BATCH].to(few)
-    posterior = inference.posterior(scores, few + sigma * noise)
+    posterior = inference.posterior(scores, noisy[:BATCH])
     variances, directions = posterior.principal_components(COMPONENTS)
     chosen = int(posterior.skewness(directions).abs().sum(1).argmax())
     return evaluation.walk_figure(posterior, opened.shape, chosen, (variances, directions), clean=few)
@@ -183,16 +188,11 @@ def main(arguments: list[str] | None = None) -> None:
     shared = {"noise": [0.5, 1.0], "seed": 0, "device": None}
     parser = argument_parser("experiments.skewness", __doc__, **shared)
     parser.add_argument("--model", type=Path, default=Path("checkpoints/mnist_third"), help="of three orders")
-    parser.add_argument("--images", type=int, default=1000, help="test images")
+    parser.add_argument("--images", type=whole_number, default=1000, help="test images")
     args = parser.parse_args(arguments)
     world = distributed.join(args.device)
-    if args.images < 1:
-        raise UserError(f"--images: {args.images}; 1 or more is expected")
     opened = open_images(args.model, world.device, args.images)
-    low, high = opened.model.sigmas
-    if wrong := [sigma for sigma in args.noise if not low <= sigma <= high]:
-        raise UserError(f"--noise: {wrong[0]:g}; {args.model} has scores from {low:g} to {high:g}")
-    if opened.model.at(args.noise[0]).s3 is None:
+    if any(opened.model.at(sigma).s3 is None for sigma in args.noise):
         raise UserError(f"--model: {args.model} has no s3; one of model.order: 3 is expected")
     collected, rows = {}, []
     for sigma in args.noise:
