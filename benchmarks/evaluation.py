@@ -18,7 +18,7 @@ import inference
 import linalg
 import models
 from benchmarks.harness import in_own_process, measure, peak_memory
-from experiments.harness import argument_parser, machine, print_progress, run, save_table, table
+from experiments.harness import argument_parser, machine, print_progress, run, save_table, table, whole_number
 from linalg import SymmetricMatrix
 from models import Scores
 from runners import distributed
@@ -149,8 +149,8 @@ def jacobian_cost(scores: Scores, x: Tensor, rows: int) -> tuple[float, int]:
 def main(arguments: list[str] | None = None) -> None:
     names = list(dict.fromkeys(way.config for way in WAYS))
     parser = argument_parser("benchmarks.evaluation", __doc__, device=None)
-    parser.add_argument("--batch-size", type=int, default=2)
-    parser.add_argument("--rows", type=int, default=10_000,
+    parser.add_argument("--batch-size", type=whole_number, default=2)
+    parser.add_argument("--rows", type=whole_number, default=10_000,
                         help="time so many rows of the Jacobian, and take the others to be alike")  # fmt: skip
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="CONFIG", help=", ".join(names))
     args = parser.parse_args(arguments)

@@ -19,7 +19,16 @@ from torch.utils.flop_counter import FlopCounterMode
 import configs
 from benchmarks.harness import in_own_process, measure, peak_memory
 from benchmarks.training import step_time
-from experiments.harness import SECOND_ORDER, argument_parser, machine, print_progress, run, save_table, table
+from experiments.harness import (
+    SECOND_ORDER,
+    argument_parser,
+    machine,
+    print_progress,
+    run,
+    save_table,
+    table,
+    whole_number,
+)
 from linalg import DiagonalPlusLowRank, SymmetricCP
 from losses import OBJECTIVES
 from runners import distributed
@@ -194,8 +203,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argument_parser("benchmarks.losses", __doc__, device=None)
     parser.add_argument("--sizes", nargs="+", type=size_of, default=SIZES, metavar="B,D,r", help="r = 0: diagonal s2")
     parser.add_argument("--third-size", type=size_of, default=THIRD_SIZE, metavar="B,D,r", help="of the third order")
-    parser.add_argument("--batch-size", type=int, default=8, help="of the training step that a loss is compared to")
-    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--batch-size", type=whole_number, default=8, help="of the step that a loss is compared to")
+    parser.add_argument("--repeats", type=whole_number, default=10)
     args = parser.parse_args(arguments)
     device = distributed.join(args.device).device
     print(f"second-order losses, value and gradient, on {machine(device)}")

@@ -20,7 +20,7 @@ import losses
 import runners
 from benchmarks.harness import measure
 from configs import Config
-from experiments.harness import argument_parser, machine, print_progress, run, save_table, table
+from experiments.harness import argument_parser, machine, print_progress, run, save_table, table, whole_number
 from runners import distributed
 from runners.runner import Runner
 from runners.state import TrainingState
@@ -158,8 +158,8 @@ def published_losses(runner: Runner, state: TrainingState, clean: Tensor) -> Ten
 def main(arguments: list[str] | None = None) -> None:
     names = list(dict.fromkeys(step.config for step in STEPS))
     parser = argument_parser("benchmarks.training", __doc__, device=None)
-    parser.add_argument("--batch-size", type=int, help="in place of the configurations' own")
-    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--batch-size", type=whole_number, help="in place of the configurations' own")
+    parser.add_argument("--repeats", type=whole_number, default=10)
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="CONFIG", help=", ".join(names))
     parser.add_argument("--variants", nargs="+", metavar="VARIANT", help="only these, as the table names them")
     args = parser.parse_args(arguments)

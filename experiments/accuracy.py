@@ -21,7 +21,18 @@ import configs
 import linalg
 from configs import Config
 from datasets import DENSITIES, generator_of
-from experiments.harness import SECOND_ORDER, argument_parser, over_seeds, run, save_figure, save_table, table, trained
+from experiments.harness import (
+    SECOND_ORDER,
+    argument_parser,
+    over_seeds,
+    positive,
+    run,
+    save_figure,
+    save_table,
+    table,
+    trained,
+    whole_number,
+)
 from losses import OBJECTIVES
 from models import Scores
 from runners import distributed
@@ -156,9 +167,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD",
                         help=", ".join(METHODS))  # fmt: skip
-    parser.add_argument("--lrs", type=float, nargs="+", default=[2e-3, 5e-3], help="learning rates to choose from")
-    parser.add_argument("--budget", type=int, default=6000, help="batches through the network, in each training")
-    parser.add_argument("--points", type=int, default=5000, help="test points")
+    parser.add_argument("--lrs", type=positive, nargs="+", default=[2e-3, 5e-3], help="learning rates to choose from")
+    parser.add_argument("--budget", type=whole_number, default=6000, help="batches through the network, each training")
+    parser.add_argument("--points", type=whole_number, default=5000, help="test points")
     args = parser.parse_args(arguments)
     world = distributed.join(args.device)
     rows: list[dict] = []

@@ -15,16 +15,18 @@ __all__ = ["FULL", "QUICK"]
 
 FULL: dict[str, list[list[str]]] = {
     "accuracy": [[]],
+    "regimes": [[]],
     "variance": [[]],
     "objectives": [["--data", "digits"]],
     "uncertainty": [[]],
     "second_order": [[]],
+    "cost": [[]],
     "likelihood": [[]],
     "reverse": [[]],
     "measurements": [[]],
     "third_order": [[]],
     "skewness": [[]],
-    "mixing": [["--share", "0.25", "--image-grid", "0.1", "0.3", "0.6", "1.0"]],
+    "mixing": [["--share", "0.25", "--image-grid", "0.1", "0.3", "1.0", "3.0"]],
     "ellipses": [[]],
     "diagonals": [[]],
     "components": [[]],
@@ -37,7 +39,7 @@ FULL: dict[str, list[list[str]]] = {
 
 NEEDED = {
     "mnist_low_rank_shared.yml": {
-        *("uncertainty", "second_order", "likelihood", "reverse", "measurements", "skewness"),
+        *("uncertainty", "second_order", "cost", "likelihood", "reverse", "measurements", "skewness"),
         *("mixing", "diagonals", "components", "trajectories"),
     },
     "cifar10_diagonal_shared.yml": {"diagonals", "likelihood", "measurements"},
@@ -50,10 +52,12 @@ QUICK: dict[str, list[list[str]]] = {
     "accuracy": [
         ["--budget", "600", "--points", "1000", "--noise", "0.1", "--lrs", "0.003", "--seeds", "0", "1", "--run", RUN]
     ],
+    "regimes": [["--regimes", "all fresh", "1,000 points", "independent normal", "--budget", "1536", "--seeds", "0"]],
     "variance": [["--steps", "600", "--run", f"{RUN}/variance"]],
     "objectives": [["--noise", "0.5", "--seeds", "0", "--set", "max_steps=300", "--run", f"{RUN}/objectives"]],
     "uncertainty": [["--data", "digits"]],
     "second_order": [["--data", "digits", "--minutes", "0.03", "--run", f"{RUN}/second_order"]],
+    "cost": [["--data", "digits", "--minutes", "0.05", "0.1", "--images", "20", "--run", f"{RUN}/cost"]],
     "likelihood": [["--models", DIGITS, "--images", "20", "--slow", "5", "--bounded", "5"]],
     "reverse": [["--model", DIGITS, "--images", "20", "--points", "500", "--steps", "5", "10", "--samples", "50"]],
     "measurements": [["--models", DIGITS, "--images", "4", "--samples", "4", "--points", "300", "--mixtures", "1"]],

@@ -10,7 +10,7 @@ import torch
 
 import evaluation
 import inference
-from experiments.harness import argument_parser, open_run, run, save_figure
+from experiments.harness import argument_parser, open_run, run, save_figure, whole_number
 
 __all__ = ["main"]
 
@@ -19,8 +19,8 @@ __all__ = ["main"]
 def main(arguments: list[str] | None = None) -> None:
     parser = argument_parser("experiments.components", __doc__, seed=0, noise=1.0)
     parser.add_argument("--model", type=Path, default=Path("checkpoints/mnist"), help="run folder")
-    parser.add_argument("--images", type=int, default=10)
-    parser.add_argument("--components", type=int, default=5)
+    parser.add_argument("--images", type=whole_number, default=10)
+    parser.add_argument("--components", type=whole_number, default=5)
     parser.add_argument("--refine", type=int, default=1, help="steps of it, see inference")
     parser.add_argument("--walk", type=int, help="which image the walks start from")
     args = parser.parse_args(arguments)

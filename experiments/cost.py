@@ -27,11 +27,13 @@ from configs import Config
 from experiments.harness import (
     argument_parser,
     image_test_set,
+    positive,
     print_progress,
     run,
     save_figure,
     save_table,
     table,
+    whole_number,
 )
 from experiments.second_order import DATA, train
 from experiments.uncertainty import Answer, by_head, by_iteration, by_probes, quality
@@ -117,12 +119,11 @@ def picture(rows: list[dict]) -> Figure:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    shared = {"seed": 0, "set": [], "device": "cpu"}
+    shared = {"seed": 0, "set": [], "device": "cpu", "noise": 0.5}
     parser = argument_parser("experiments.cost", __doc__, run=Path("runs/cost"), **shared)
     parser.add_argument("--data", choices=DATA, default="mnist")
-    parser.add_argument("--noise", type=float, default=0.5, help="σ, in the units of the data")
-    parser.add_argument("--minutes", type=float, nargs="+", default=[2, 4, 8, 16], help="of training in all")
-    parser.add_argument("--images", type=int, default=60, help="test images")
+    parser.add_argument("--minutes", type=positive, nargs="+", default=[2, 4, 8, 16], help="of training in all")
+    parser.add_argument("--images", type=whole_number, default=60, help="test images")
     args = parser.parse_args(arguments)
     world = distributed.join(args.device)
     rows: list[dict] = []

@@ -25,6 +25,7 @@ from experiments.harness import (
     save_figure,
     save_table,
     trained,
+    whole_number,
 )
 from models import Scores
 from runners import distributed
@@ -80,9 +81,9 @@ def main(arguments: list[str] | None = None) -> None:
     shared = {"noise": [0.3, 0.5, 0.8, 1.0], "seed": 0, "set": [], "device": None}
     parser = argument_parser("experiments.diagonals", __doc__, run=Path("runs/diagonals"), **shared)
     parser.add_argument("--data", nargs="+", choices=DATA, default=["mnist", "cifar10"])
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--images", type=int, default=10, help="in the picture")
-    parser.add_argument("--tested", type=int, default=2000, help="test images of the metrics")
+    parser.add_argument("--steps", type=whole_number, default=400)
+    parser.add_argument("--images", type=whole_number, default=10, help="in the picture")
+    parser.add_argument("--tested", type=whole_number, default=2000, help="test images of the metrics")
     args = parser.parse_args(arguments)
     world = distributed.join(args.device)
     rows, written = [], []

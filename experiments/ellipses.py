@@ -16,7 +16,7 @@ import configs
 import datasets
 import inference
 import models
-from experiments.harness import argument_parser, run, save_figure, trained
+from experiments.harness import argument_parser, run, save_figure, trained, whole_number
 from models import Scores
 from runners import distributed
 
@@ -56,8 +56,8 @@ def main(arguments: list[str] | None = None) -> None:
     shared = {"noise": 0.3, "seed": 0, "device": None}
     parser = argument_parser("experiments.ellipses", __doc__, run=Path("runs/ellipses"), **shared)
     parser.add_argument("--densities", nargs="+", default=["gaussians", "two_moons", "rings"])
-    parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--points", type=int, default=25)
+    parser.add_argument("--steps", type=whole_number, default=6000)
+    parser.add_argument("--points", type=whole_number, default=25)
     args = parser.parse_args(arguments)
     world = distributed.join(args.device)
     learned = {}

@@ -5,6 +5,7 @@ import csv
 import importlib.metadata
 import itertools
 import json
+import math
 import platform
 import statistics
 import sys
@@ -42,6 +43,7 @@ __all__ = [
     "open_images",
     "open_run",
     "over_seeds",
+    "positive",
     "print_progress",
     "read_table",
     "run",
@@ -50,6 +52,7 @@ __all__ = [
     "table",
     "trained",
     "training",
+    "whole_number",
 ]
 
 
@@ -63,14 +66,42 @@ def seed_number(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text} is no seed; a whole number from 0 to 2⁶³ − 1 is expected")
 
 
+def whole_number(text: str) -> int:
+    """How many of something."""
+    try:
+        if (number := int(text)) > 0:
+            return number
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text}; a whole number from 1 on is expected")
+
+
+def positive(text: str) -> float:
+    """A size, a length of time or a noise level."""
+    try:
+        if 0 < (number := float(text)) < math.inf:
+            return number
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text}; a number above 0 is expected")
+
+
+def folder(text: str) -> Path:
+    """A folder that is there or can be made."""
+    path = Path(text)
+    if files := [part for part in (path, *path.parents) if part.exists() and not part.is_dir()]:
+        raise argparse.ArgumentTypeError(f"{files[0]} is a file; a folder is expected")
+    return path
+
+
 FITTED = 10_000
 
 SHARED: dict[str, dict[str, Any]] = {
     "device": {"help": "cuda, cuda:N, mps or cpu; the best of this machine where it is left out"},
-    "run": {"type": Path, "help": "folder of the runs; a run that is there is not repeated"},
+    "run": {"type": folder, "help": "folder of the runs; a run that is there is not repeated"},
     "seed": {"type": seed_number},
     "seeds": {"type": seed_number},
-    "noise": {"type": float, "help": "σ, in the units of the data"},
+    "noise": {"type": positive, "help": "σ, in the units of the data"},
     "set": {"action": "append", "dest": "overrides", "metavar": "KEY=VALUE", "help": "of every run's configuration"},
 }
 """The arguments that several experiments have."""
@@ -89,7 +120,7 @@ def argument_parser(module: str, description: str | None, **defaults: Any) -> ar
         defaults: of the arguments of `SHARED`, by their names; one whose default is a list takes several values.
     """
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
-    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of the tables and pictures")
+    parser.add_argument("--results", type=folder, default=Path("results"), help="folder of the tables and pictures")
     for name, default in defaults.items():
         several: dict[str, Any] = {}
         if isinstance(default, list) and "action" not in SHARED[name]:

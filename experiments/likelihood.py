@@ -28,6 +28,7 @@ from experiments.harness import (
     save_figure,
     save_table,
     table,
+    whole_number,
 )
 from inference import GaussianPrior
 from inference.levels import geometric
@@ -180,9 +181,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--models", type=Path, nargs="+", default=[Path("checkpoints/mnist"), Path("checkpoints/cifar10")]
     )
-    parser.add_argument("--images", type=int, default=500, help="test images of each")
-    parser.add_argument("--slow", type=int, default=20, help="of them with Hutchinson's estimates")
-    parser.add_argument("--bounded", type=int, default=20, help="of them with the variational bound")
+    parser.add_argument("--images", type=whole_number, default=500, help="test images of each")
+    parser.add_argument("--slow", type=whole_number, default=20, help="of them with Hutchinson's estimates")
+    parser.add_argument("--bounded", type=whole_number, default=20, help="of them with the variational bound")
     args = parser.parse_args(arguments)
     if not 2 <= min(args.slow, args.bounded) <= max(args.slow, args.bounded) <= args.images:
         raise UserError("--slow, --bounded: from 2 to the number of --images is expected")

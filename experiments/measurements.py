@@ -31,6 +31,7 @@ from experiments.harness import (
     save_figure,
     save_table,
     table,
+    whole_number,
 )
 from inference import GaussianPrior, guidance, operators
 from inference.levels import HasScores, geometric
@@ -283,10 +284,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--models", type=Path, nargs="*", default=[Path("checkpoints/mnist"), Path("checkpoints/cifar10")]
     )
-    parser.add_argument("--images", type=int, default=8, help="test images of each")
-    parser.add_argument("--samples", type=int, default=8, help="for each image")
-    parser.add_argument("--calls", type=int, default=20, help="of the network for a sample")
-    parser.add_argument("--points", type=int, default=2000, help="samples of each mixture")
+    parser.add_argument("--images", type=whole_number, default=8, help="test images of each")
+    parser.add_argument("--samples", type=whole_number, default=8, help="for each image")
+    parser.add_argument("--calls", type=whole_number, default=20, help="of the network for a sample")
+    parser.add_argument("--points", type=whole_number, default=2000, help="samples of each mixture")
     parser.add_argument("--mixtures", type=int, default=6, help="how many; 0 for images alone")
     args = parser.parse_args(arguments)
     if min(args.images, args.samples, args.points, args.calls) < 2:

@@ -27,7 +27,7 @@ import datasets
 import evaluation
 import inference
 import models
-from experiments.harness import argument_parser, open_run, run, save_figure, save_table, table
+from experiments.harness import argument_parser, open_run, positive, run, save_figure, save_table, table, whole_number
 from models import Scores
 from runners import distributed
 
@@ -225,14 +225,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--targets", nargs="+", choices=[*TARGETS, "images"], default=[*TARGETS, "images"])
     parser.add_argument("--images", type=Path, default=Path("checkpoints/mnist"), help="run folder of images")
     parser.add_argument(
-        "--image-noise", type=float, nargs="+", default=[0.5, 1.0, 2.0], help="their σ, those of the model's range"
+        "--image-noise", type=positive, nargs="+", default=[0.5, 1.0, 2.0], help="their σ, those of the model's range"
     )
-    parser.add_argument("--chains", type=int, default=32)
-    parser.add_argument("--share", type=float, default=1.0, help="of the steps, for a quick look")
-    parser.add_argument("--longest", type=int, default=20, help="times the steps, at the best step size")
-    parser.add_argument("--grid", type=float, nargs="+", help="step sizes, in units of 1 / largest curvature",
+    parser.add_argument("--chains", type=whole_number, default=32)
+    parser.add_argument("--share", type=positive, default=1.0, help="of the steps, for a quick look")
+    parser.add_argument("--longest", type=whole_number, default=20, help="times the steps, at the best step size")
+    parser.add_argument("--grid", type=positive, nargs="+", help="step sizes, in units of 1 / largest curvature",
                         default=[0.03, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 3.0, 10.0, 30.0, 100.0, 1000.0, 1e4])  # fmt: skip
-    parser.add_argument("--image-grid", type=float, nargs="+", default=[0.03, 0.1, 0.3, 0.6, 1.0, 1.5, 3.0],
+    parser.add_argument("--image-grid", type=positive, nargs="+", default=[0.03, 0.1, 0.3, 0.6, 1.0, 1.5, 3.0],
                         help="of images, in units of σ²")  # fmt: skip
     parser.add_argument("--max-exponent", type=float, default=0.0,
                         help="of the Ozaki step: 0 is Langevin's step in convex directions")  # fmt: skip

@@ -24,7 +24,7 @@ import inference
 import models
 from configs import UserError
 from datasets import ImageData
-from experiments.harness import argument_parser, print_progress, run, save_table, table
+from experiments.harness import argument_parser, print_progress, run, save_table, table, whole_number
 from experiments.uncertainty import COMPONENTS, QUICK, by_probes, by_variances
 from inference import Posterior
 from models import ScoreModel, Scores
@@ -149,8 +149,8 @@ def main(arguments: list[str] | None = None) -> None:
     levels = [15 / 255, 25 / 255, 50 / 255]
     parser = argument_parser("experiments.photographs", __doc__, seed=0, noise=levels)
     parser.add_argument("--model", type=Path, default=Path("checkpoints/ffdnet"), help="run folder")
-    parser.add_argument("--crops", type=int, default=12, help="of each picture")
-    parser.add_argument("--regions", type=int, default=6, help="of each coloured picture")
+    parser.add_argument("--crops", type=whole_number, default=12, help="of each picture")
+    parser.add_argument("--regions", type=whole_number, default=6, help="of each coloured picture")
     args = parser.parse_args(arguments)
     model = models.load(args.model)
     rows: list[dict] = []

@@ -31,6 +31,7 @@ from experiments.harness import (
     save_table,
     table,
     training,
+    whole_number,
 )
 from runners import distributed
 from runners.distributed import World
@@ -177,7 +178,9 @@ def main(arguments: list[str] | None = None) -> None:
                         help=", ".join(REGIMES))  # fmt: skip
     parser.add_argument("--methods", nargs="+", choices=COMPARED, default=COMPARED, metavar="METHOD",
                         help=", ".join(COMPARED))  # fmt: skip
-    parser.add_argument("--budget", type=int, default=64 * FIRST, help="batches through the network, in each training")
+    parser.add_argument(
+        "--budget", type=whole_number, default=64 * FIRST, help="batches through the network, each training"
+    )
     args = parser.parse_args(arguments)
     world = distributed.join(args.device)
     path = args.results / "regimes.csv"

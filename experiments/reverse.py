@@ -20,7 +20,16 @@ import evaluation
 import inference
 import models
 from configs import UserError
-from experiments.harness import argument_parser, open_images, print_progress, run, save_figure, save_table, table
+from experiments.harness import (
+    argument_parser,
+    open_images,
+    print_progress,
+    run,
+    save_figure,
+    save_table,
+    table,
+    whole_number,
+)
 from inference import Bound, GaussianPrior, IsotropicCovariance, Posterior
 from inference.levels import HasScores, geometric
 from inference.reverse import CovarianceOf
@@ -225,11 +234,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--model", type=Path, default=Path("checkpoints/mnist"), help="run folder of images")
     parser.add_argument("--centered", type=Path, help="run folder of a diagonal head with centred targets")
     parser.add_argument("--jacobian", type=Path, help="run folder of a diagonal head with Jacobian targets")
-    parser.add_argument("--steps", type=int, nargs="+", default=list(STEPS))
-    parser.add_argument("--images", type=int, default=100, help="test images")
+    parser.add_argument("--steps", type=whole_number, nargs="+", default=list(STEPS))
+    parser.add_argument("--images", type=whole_number, default=100, help="test images")
     parser.add_argument("--whole", type=int, default=0, help="test images for the whole Jacobian, up to 25 steps")
-    parser.add_argument("--samples", type=int, default=100, help="of images, to compare with as many test images")
-    parser.add_argument("--points", type=int, default=5000, help="of each density")
+    parser.add_argument("--samples", type=whole_number, default=100, help="images, compared with as many test images")
+    parser.add_argument("--points", type=whole_number, default=5000, help="of each density")
     args = parser.parse_args(arguments)
     if args.images < 2 or args.points < 2 or args.samples < 2:
         raise UserError("--images, --samples and --points: at least 2 are expected")

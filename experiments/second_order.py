@@ -28,6 +28,7 @@ from datasets import ImageData
 from experiments.harness import (
     argument_parser,
     image_test_set,
+    positive,
     print_progress,
     read_table,
     run,
@@ -35,6 +36,7 @@ from experiments.harness import (
     table,
     trained,
     training,
+    whole_number,
 )
 from losses import centered_and_jacobian
 from models import Scores
@@ -181,8 +183,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argument_parser("experiments.second_order", __doc__, run=Path("runs/second_order"), **shared)
     parser.add_argument("--data", choices=DATA, default="mnist")
     parser.add_argument("--denoiser", type=Path, default=Path("checkpoints/mnist"), help="run folder of MNIST's")
-    parser.add_argument("--minutes", type=float, default=4.0, help="of training, each variant")
-    parser.add_argument("--images", type=int, default=500, help="test images")
+    parser.add_argument("--minutes", type=positive, default=4.0, help="of training, each variant")
+    parser.add_argument("--images", type=whole_number, default=500, help="test images")
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
     args = parser.parse_args(arguments)
     world = distributed.join(args.device)

@@ -16,7 +16,16 @@ from torch import Tensor
 import configs
 from configs import Config, UserError
 from datasets import DENSITIES, generator_of
-from experiments.harness import argument_parser, over_seeds, print_progress, run, save_table, table, trained
+from experiments.harness import (
+    argument_parser,
+    over_seeds,
+    print_progress,
+    run,
+    save_table,
+    table,
+    trained,
+    whole_number,
+)
 from linalg import MatrixDerivative, SecondDerivative
 from losses import OBJECTIVES
 from models import Scores
@@ -87,8 +96,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argument_parser("experiments.third_order", __doc__, run=Path("runs/third_order"), **shared)
     parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA))
     parser.add_argument("--objectives", nargs="+", choices=OBJECTIVES[3], default=list(OBJECTIVES[3]))
-    parser.add_argument("--steps", type=int, default=3000, help="of each training")
-    parser.add_argument("--points", type=int, default=5000, help="test points")
+    parser.add_argument("--steps", type=whole_number, default=3000, help="of each training")
+    parser.add_argument("--points", type=whole_number, default=5000, help="test points")
     args = parser.parse_args(arguments)
     if args.points < 1:
         raise UserError(f"--points: {args.points}; 1 or more is expected")

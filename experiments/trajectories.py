@@ -15,7 +15,7 @@ from torch import Tensor
 import datasets
 import evaluation
 import inference
-from experiments.harness import argument_parser, open_run, run, save_figure
+from experiments.harness import argument_parser, open_run, positive, run, save_figure, whole_number
 
 __all__ = ["SAMPLERS", "in_the_plane", "on_images"]
 
@@ -71,12 +71,12 @@ def on_images(folder: Path, sigma: float, step_size: float, shown: list[int], im
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argument_parser("experiments.trajectories", __doc__, seed=0, noise=0.5)
-    parser.add_argument("--step-sizes", type=float, nargs="+", default=[0.004, 0.015, 0.1, 0.5], help="in the plane")
-    parser.add_argument("--steps", type=int, default=60, help="in the plane")
+    parser.add_argument("--step-sizes", type=positive, nargs="+", default=[0.004, 0.015, 0.1, 0.5], help="in the plane")
+    parser.add_argument("--steps", type=whole_number, default=60, help="in the plane")
     parser.add_argument("--model", type=Path, default=Path("checkpoints/mnist"), help="run folder of images")
-    parser.add_argument("--image-step-size", type=float, default=0.2)
-    parser.add_argument("--shown", type=int, nargs="+", default=[1, 3, 10, 30, 100], help="steps on images")
-    parser.add_argument("--images", type=int, default=10)
+    parser.add_argument("--image-step-size", type=positive, default=0.2)
+    parser.add_argument("--shown", type=whole_number, nargs="+", default=[1, 3, 10, 30, 100], help="steps on images")
+    parser.add_argument("--images", type=whole_number, default=10)
     args = parser.parse_args(arguments)
     plane = in_the_plane(args.step_sizes, args.steps, args.seed)
     images = on_images(args.model, args.noise, args.image_step_size, args.shown, args.images, args.seed)

@@ -24,7 +24,7 @@ import inference
 import linalg
 import models
 from configs import UserError
-from experiments.harness import argument_parser, open_run, run, save_table, table
+from experiments.harness import argument_parser, open_run, run, save_table, table, whole_number
 from linalg import DiagonalPlusLowRank, Jacobian, SymmetricMatrix
 from models import Scores
 from runners import distributed
@@ -207,7 +207,7 @@ def main(arguments: list[str] | None = None) -> None:
     for name, title in titles.items():
         parser.add_argument(f"--{name}", type=Path, default=Path("checkpoints") / name, help=f"run folder of {title}")
     parser.add_argument("--data", nargs="+", choices=titles, default=["digits", "mnist"])
-    parser.add_argument("--images", type=int, default=20, help="test images of each")
+    parser.add_argument("--images", type=whole_number, default=20, help="test images of each")
     args = parser.parse_args(arguments)
     device = distributed.join(args.device).device
     folders = {name: getattr(args, name) for name in args.data}

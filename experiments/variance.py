@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import configs
-from experiments.harness import SECOND_ORDER, argument_parser, run, save_figure, save_table, trained
+from experiments.harness import SECOND_ORDER, argument_parser, run, save_figure, save_table, trained, whole_number
 from runners import distributed
 
 __all__ = ["METHODS", "curve", "picture"]
@@ -43,7 +43,7 @@ def picture(folders: dict[str, Path]) -> Figure:
 def main(arguments: list[str] | None = None) -> None:
     shared = {"noise": 0.01, "seed": 0, "device": None}
     parser = argument_parser("experiments.variance", __doc__, run=Path("runs/variance"), **shared)
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=whole_number, default=3000)
     args = parser.parse_args(arguments)
     world = distributed.join(args.device)
     changes = [

@@ -30,6 +30,28 @@ def test_points_of_a_batch_follow_from_its_indices(split):
     assert torch.equal(points[:16], expected)
 
 
+def test_a_fixed_set_has_so_many_points_in_every_epoch():
+    section = {"dataset": "Synthetic", "density": "rings", "size": 64, "points": 10}
+    train, test = (datasets.load(Config(data=section), split) for split in ("train", "test"))
+    epochs = [torch.cat(list(datasets.batches(train, datasets.epoch_order(64, 16, 0, epoch)))) for epoch in (0, 1)]
+    assert all(len(points.unique(dim=0)) == 10 for points in epochs)
+    assert torch.equal(epochs[0].unique(dim=0), epochs[1].unique(dim=0))
+    assert test.points is None
+    tested = torch.cat(list(datasets.batches(test, datasets.epoch_order(64, 16, 0, 0))))
+    assert len(tested.unique(dim=0)) == 64
+
+
+@pytest.mark.parametrize(
+    ("name", "dimension", "size"), [("varied_logistics", 50, 26.4), ("independent_normal", 100, 43.8)]
+)
+def test_mixtures_of_the_paper_have_its_size_of_s2(name, dimension, size):
+    """Which its errors of plain DSM at σ = 0.01 to 0.1 say: it learns nothing there."""
+    density = datasets.DENSITIES[name](dimension)
+    x = density.sample(4000, torch.Generator().manual_seed(0)).double()
+    diagonals = torch.cat([density.s2(part, 0.1).diagonal(dim1=1, dim2=2) for part in x.split(500)])
+    assert float(diagonals.square().sum(1).mean()) == pytest.approx(size, rel=0.03)
+
+
 def test_draws_are_those_of_the_checkpoints_and_reports():
     """A change of the random numbers would be a change of every number that was reported with them."""
     expected = {

@@ -15,14 +15,17 @@ import experiments.all
 import linalg
 import models
 from configs import UserError
-from experiments import accuracy, mixing, publish, second_order, uncertainty
+from experiments import accuracy, mixing, publish, regimes, second_order, uncertainty
 from models import Scores
+from runners import distributed
 
 ROOT = Path(__file__).parents[2]
 DIGITS = str(ROOT / "checkpoints/digits")
 SMALLEST = {
     "accuracy": "--data normal --methods 'jacobian of dsm' d2sm_vr --budget 8 --points 50 --noise 0.1 --seeds 0 "
     "--lrs 0.001",
+    "regimes": "--regimes 'all fresh' '5,000 points' 'one trunk' --budget 384 --seeds 0",
+    "cost": "--data digits --minutes 0.002 --images 20",
     "variance": "--steps 20",
     "objectives": "--noise 0.5 --seeds 0 --methods jacobian centered --set max_steps=10 --set model.ngf=8",
     "uncertainty": f"--data digits --images 20 --digits {DIGITS}",
@@ -40,6 +43,8 @@ SMALLEST = {
 }
 WRITES = {
     "accuracy": {"accuracy.csv", "accuracy.png"},
+    "regimes": {"regimes.csv", "regimes.png"},
+    "cost": {"cost_digits.csv", "cost_digits.png"},
     "variance": {"variance.csv", "variance.png"},
     "objectives": {"objectives_digits.csv"},
     "uncertainty": {"uncertainty.csv"},
@@ -102,6 +107,31 @@ def test_accuracy_of_the_exact_score_is_perfect_and_of_nothing_is_one():
 def test_every_method_has_the_same_evaluations():
     steps = {m: accuracy.settings("normal", m, 0.1, 1e-3, 0, 1200, []).max_steps for m in accuracy.METHODS}
     assert {steps[m] * accuracy.evaluations(m) for m in steps} == {1200}
+
+
+def test_regimes_are_compared_at_equal_evaluations():
+    world = distributed.World(torch.device("cpu"))
+    for method in regimes.COMPARED:
+        rows = list(regimes.curve("scales 0.5 to 1", method, 0, 768, world))
+        assert [row["evaluations"] for row in rows] == [384, 768]
+        assert [row["steps"] * accuracy.evaluations(method) for row in rows] == [384, 768]
+    density = datasets.DENSITIES["wide_logistics"](50)
+    exact = [density.s2(x.double(), 0.1).diagonal(dim1=1, dim2=2) for x in density.sample(2000).split(500)]
+    truth = torch.cat(exact)
+    size = float(truth.square().sum(1).mean())
+    assert rows[0]["size"] == pytest.approx(size, rel=0.02)
+    assert rows[0]["constant"] == pytest.approx(float(truth.var(0, correction=0).sum()) / size, rel=0.05)
+
+
+def test_ratios_of_regimes():
+    def row(method, evaluations, seed, error):
+        return {"regime": "SiLU", "method": method, "seed": seed, "evaluations": evaluations, "steps": 1,
+                "error": error, "relative_error": error, "size": 1.0, "constant": 0.5}  # fmt: skip
+
+    jacobian = [row("jacobian of dsm_vr", *at) for at in ((384, 0, 0.5), (384, 1, 0.3), (768, 0, 0.8))]
+    ours = [row("d2sm_vr", *at) for at in ((384, 0, 0.2), (768, 0, 0.1))]
+    found = {cell["evaluations"]: cell["ratio"] for cell in regimes.ratios([*jacobian, *ours])}
+    assert found == pytest.approx({384: 0.5, 768: 0.125, None: 0.25})
 
 
 def test_best_step_size_must_be_unbiased_enough():
