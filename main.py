@@ -92,7 +92,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         allow_abbrev=False,
     )
     what = parser.add_argument_group("what to run")
-    what.add_argument("--runner", type=runner_name, required=True, metavar="NAME", help=" | ".join(RUNNERS))
+    what.add_argument("--runner", type=runner_name, metavar="NAME", help=" | ".join(RUNNERS))
     what.add_argument("--config", metavar="FILE", help="a file of configs/, or a path; --test and --resume_training "
                       "take the run folder's own, and compare this one with it")  # fmt: skip
     what.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
@@ -109,13 +109,15 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
                        "--input and --set model.denoiser=ffdnet, or another, no run folder is needed")  # fmt: skip
     mode.add_argument("--input", metavar="PATH", help="with --test: your own noisy images, a file or a folder, in "
                       "place of the test set")  # fmt: skip
+    mode.add_argument("--model", metavar="PATH", help="with --input: the run folder or checkpoint that answers, "
+                      "in place of RUN/logs/DOC; needs no --runner")  # fmt: skip
     mode.add_argument("--region", type=int, nargs=4, metavar=("TOP", "LEFT", "HEIGHT", "WIDTH"), help="with --input: "
                       "pixels whose principal components are taken, given the whole image")  # fmt: skip
     mode.add_argument("--measure", metavar="HOW", help="with --input: these are measurements of pictures to be drawn, "
                       "through a mask, a picture whose white pixels are known, blur:σ, or down:F; --noise is the "
                       "standard deviation of their noise")  # fmt: skip
     mode.add_argument("--output", metavar="DIR", help="with --input: where its pictures go (default: input in the "
-                      "run's image folder, or in RUN where there is no run folder)")  # fmt: skip
+                      "run's image folder, or in RUN where there is none or --model is given)")  # fmt: skip
     mode.add_argument("--resize", action="store_true", help="with --input: make images of other sizes fit")
     mode.add_argument("--clean", action="store_true", help="the images of --input are clean: add the noise first, "
                       "or measure them")  # fmt: skip
@@ -142,6 +144,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def check_together(parser: Parser, args: argparse.Namespace) -> None:
     """Refuses flags that need each other."""
+    if args.runner is None and args.model is None:
+        parser.error("the following arguments are required: --runner")
+    if args.model is not None and args.input is None:
+        parser.error("argument --model: only with --input")
     if args.measure is not None:
         check_measurement(parser, args)
     if args.output is not None and args.input is None:
@@ -305,17 +311,19 @@ def run(args: argparse.Namespace) -> None:
 
 
 def explain_input(args: argparse.Namespace) -> None:
-    """`--test --input`: of a run folder, where the log goes too unless `--output` says where the pictures go; or of a
-    denoiser from elsewhere, without any."""
+    """`--test --input`: of a run folder, where the log goes too unless `--output` says where the pictures go; of the
+    model that `--model` names; or of a denoiser from elsewhere, without any."""
     import models
     from runners import distributed, run_folder
     from runners.explain import explain
     from runners.measure import measure
 
     model: Path | models.ScoreModel
-    if (bare := of_a_denoiser(args)) is not None:
+    target = Path(args.run) / "input"
+    if args.model is not None:
+        model = Path(args.model)
+    elif (bare := of_a_denoiser(args)) is not None:
         model = models.external_denoiser(str(bare.model.denoiser), bare)
-        target = Path(args.run) / "input"
     else:
         model, _ = resolve(args)
         target = run_folder.inside(model, args.image_folder, "--image_folder") / "input"

@@ -129,12 +129,13 @@ def _run_folder(path: Path) -> Path:
         else:
             candidates += [way, way.parent] if way.name == "ckpt" else [way]
     try:
-        return next(folder for folder in candidates if (folder / "config.yml").is_file())
+        if folder := next((way for way in candidates if (way / "config.yml").is_file()), None):
+            return folder
+        there = path.exists()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
-    except StopIteration as error:
-        missing = candidates[0] / "config.yml"
-        raise UserError(f"{path}: not a run folder or a checkpoint in one ({missing} is missing)") from error
+    missing = f"{candidates[0] / 'config.yml'} is missing" if there else "it is not there"
+    raise UserError(f"{path}: not a run folder or a checkpoint in one ({missing})")
 
 
 def take_denoiser(network: Networks, model: ScoreModel) -> None:
