@@ -49,6 +49,13 @@ def test_the_shortest_pass_counts_and_the_first_two_do_not(monkeypatch):
     assert precision.faster(config, 16, torch.device("cpu")) == "bf16"
 
 
+def test_a_processor_without_bf16_is_known_by_the_first_pass(monkeypatch):
+    times = {False: iter([1]), True: iter([20])}
+    monkeypatch.setattr(precision, "step_time", lambda network, config, rows, bf16, device: next(times[bf16]))
+    config = configs.load(configs.find("digits_dsm.yml"), ["model.ngf=8"], runner="UnetDSMRunner")
+    assert precision.faster(config, 16, torch.device("cpu")) == "fp32"
+
+
 @pytest.mark.parametrize(
     ("name", "runner"), [("digits_dsm.yml", "UnetDSMRunner"), ("digits_low_rank.yml", "LowRankHybridRunner")]
 )
