@@ -3,7 +3,8 @@
 The paper's table of mixtures over what it does not give: how many training points there are, how long is trained, with
 which networks, and how different the scales of the mixture are. In each regime an s1 is trained by DSM-VR and
 differentiated, and both orders by D2SM-VR, and their s2 are measured along the way, at equal numbers of network
-evaluations; beside them the error of the best constant s2, which a linear score has. Everything but what the regime
+evaluations; beside them the errors of two s2 that know no point: that of the normal distribution with the same
+variances, which is what a linear score has, and the best constant one. Everything but what the regime
 names is that of the first: points drawn afresh, Softplus, three hidden layers of 128, a network for each order, Adam
 with a rate of 0.001, batches of 128.
 
@@ -44,8 +45,9 @@ COMPARED = ("jacobian of dsm", BASELINE, OURS)
 FIRST = 384  # evaluations, divisible by those of a step of every method
 POINTS = 2000
 LOGISTICS = ["data.density=varied_logistics", "data.dimension=50", "model.head=diagonal"]
-PAPER = {"independent normal": (43.8, 9.4, 7.0), "all fresh": (26.4, 18.4, 18.4)}
-"""Of the paper's table, about: the errors of `COMPARED`."""
+SHOWN = "scales as the paper's errors"
+PAPER = {"independent normal": (43.8, 9.4, 7.0), SHOWN: (26.4, 18.4, 18.4)}
+"""Of the paper's table, about: the errors of `COMPARED`, the first being next to ‖s2‖² itself."""
 
 SIZES = {f"{size:,} points": [f"data.points={size}"] for size in (1000, 5000, 10_000, 50_000)}
 REGIMES: dict[str, list[str]] = {
@@ -59,6 +61,7 @@ REGIMES: dict[str, list[str]] = {
     "rate 0.0003": ["lr=0.0003"],
     "rate 0.003": ["lr=0.003"],
     "80 dimensions": ["data.dimension=80"],
+    SHOWN: ["data.density=paper_logistics"],
     "scales 0.5 to 1": ["data.density=wide_logistics"],
     "scales 0.1 to 0.2": ["data.density=logistics"],
     "independent normal": ["data.density=independent_normal", "data.dimension=100"],
@@ -81,19 +84,25 @@ def settings(regime: str, method: str, seed: int) -> Config:
     return configs.load(configs.find("synthetic/logistics_50.yml"), changes, runner="SyntheticRunner", seed=seed)
 
 
+def without_points(config: Config) -> dict[str, float]:
+    """`size`, the mean of ‖diag(s2)‖², and over it the errors of two diagonals that are the same everywhere: `linear`,
+    of the normal distribution with the variances of the noisy points, and `constant`, the best one."""
+    x, truth = exact(config.data.density, config.data.dimension, config.sigmas[0], POINTS, 2, True)
+    size = float(truth.square().sum(1).mean())
+    same = {"linear": -1 / x.var(0), "constant": truth.mean(0)}
+    return {"size": size} | {name: float((truth - s2).square().sum(1).mean()) / size for name, s2 in same.items()}
+
+
 def curve(regime: str, method: str, seed: int, budget: int, world: World) -> Iterator[dict]:
     """A row at each mark of one training.
 
     Yields:
         rows with `evaluations` of the network for each point of a batch, `steps`, `error` of the diagonal of s2,
-        squared, in 1/units⁴, and `relative_error`, over `size`, the mean of ‖diag(s2)‖²; `constant` is the relative
-        error of the best constant diagonal.
+        squared, in 1/units⁴, and `relative_error`, over `size`; and what `without_points` gives.
     """
     config = settings(regime, method, seed)
-    density, dimension, sigma = config.data.density, config.data.dimension, config.sigmas[0]
-    _, truth = exact(density, dimension, sigma, POINTS, 2, True)
-    size = float(truth.square().sum(1).mean())
-    constant = float((truth - truth.mean(0)).square().sum(1).mean()) / size
+    dimension, sigma = config.data.dimension, config.sigmas[0]
+    known = without_points(config)
     runner: Runner = runners.get("SyntheticRunner")(config, Path(), world, Path())
     due, each = marks(budget), evaluations(method)
     for state in training(runner):
@@ -101,7 +110,7 @@ def curve(regime: str, method: str, seed: int, budget: int, world: World) -> Ite
             continue
         row = {"regime": regime, "method": method, "seed": seed, "evaluations": due.pop(0), "steps": state.step}
         scores = models.score_model(state.averaged, config, (dimension,)).at(sigma)
-        yield row | error(scores, config, POINTS, 2, True, world.device) | {"size": size, "constant": constant}
+        yield row | error(scores, config, POINTS, 2, True, world.device) | known
         if not due:
             return
 
@@ -115,11 +124,11 @@ def ratios(rows: list[dict]) -> list[dict]:
         at[cell["method"]] = sum(cell["relative_error"]) / len(cell["relative_error"])
     result = []
     for regime, by_evaluations in means.items():
-        constant = next(row["constant"] for row in rows if row["regime"] == regime)
+        known = next({key: row[key] for key in ("linear", "constant")} for row in rows if row["regime"] == regime)
         least = {method: min(at[method] for at in by_evaluations.values() if method in at)
                  for method in COMPARED if any(method in at for at in by_evaluations.values())}  # fmt: skip
         for count, at in [*by_evaluations.items(), (None, least)]:
-            row = {"regime": regime, "evaluations": count, "constant": constant, **at}
+            row = {"regime": regime, "evaluations": count, **known, **at}
             if BASELINE in at and OURS in at:
                 row["ratio"] = at[OURS] / at[BASELINE]
             result.append(row)
@@ -128,7 +137,7 @@ def ratios(rows: list[dict]) -> list[dict]:
 
 def summarise(rows: list[dict]) -> str:
     """The table; the line of a regime without evaluations has the least error of each method."""
-    columns = {"regime": "{}", "evaluations": "{:d}", "constant": "{:.3f}", **dict.fromkeys(COMPARED, "{:.3f}")}
+    columns = {"regime": "{}", "evaluations": "{:d}", **dict.fromkeys(("linear", "constant", *COMPARED), "{:.3f}")}
     return table(ratios(rows), columns | {"ratio": "{:.2f}"})
 
 
@@ -148,15 +157,17 @@ def picture(rows: list[dict]) -> Figure:
         axis.set(xscale="log", yscale="log", title=title, xlabel="evaluations", ylabel=f"{OURS} / Jacobian")
         axis.legend(fontsize=7)
 
-    first = [cell for cell in along if cell["regime"] == "all fresh"]
+    shown = SHOWN if any(cell["regime"] == SHOWN for cell in along) else along[0]["regime"]
+    first = [cell for cell in along if cell["regime"] == shown]
     for method in COMPARED:
         own = [cell for cell in first if method in cell]
         errors.plot([cell["evaluations"] for cell in own], [cell[method] for cell in own], "o-", ms=3, label=method)
-    if first:
-        errors.axhline(first[0]["constant"], color="gray", linewidth=1, label="the best constant s2")
-    size, jacobian, _ = PAPER["all fresh"]
-    errors.axhline(jacobian / size, color="black", linestyle=":", linewidth=1, label="the paper's Jacobian and D2SM-VR")
-    errors.set(xscale="log", title="all fresh", xlabel="evaluations", ylabel="squared error over ‖diag(s2)‖²")
+    for name, style in (("linear", "--"), ("constant", "-.")):
+        errors.axhline(first[0][name], color="gray", linestyle=style, linewidth=1, label=name)
+    if shown in PAPER:
+        size, jacobian, _ = PAPER[shown]
+        errors.axhline(jacobian / size, color="black", linestyle=":", linewidth=1, label="the paper's last two")
+    errors.set(xscale="log", title=shown, xlabel="evaluations", ylabel="squared error over ‖diag(s2)‖²")
     errors.legend(fontsize=7)
     ratio_lines(sizes, ["all fresh", *reversed(SIZES)], "by the number of training points")
     ratio_lines(others, [name for name in REGIMES if name not in SIZES], "by everything else")

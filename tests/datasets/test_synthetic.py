@@ -42,7 +42,8 @@ def test_a_fixed_set_has_so_many_points_in_every_epoch():
 
 
 @pytest.mark.parametrize(
-    ("name", "dimension", "size"), [("varied_logistics", 50, 26.4), ("independent_normal", 100, 43.8)]
+    ("name", "dimension", "size"),
+    [("varied_logistics", 50, 26.4), ("paper_logistics", 50, 26.4), ("independent_normal", 100, 43.8)],
 )
 def test_mixtures_of_the_paper_have_its_size_of_s2(name, dimension, size):
     """Which its errors of plain DSM at σ = 0.01 to 0.1 say: it learns nothing there."""
