@@ -297,18 +297,18 @@ def main(arguments: list[str] | None = None) -> None:
     fields = dict.fromkeys(names)
     rows: list[dict] = []
 
-    def keep(more: list[dict], data: str) -> None:
+    def keep(more: list[dict], data: str, sigma_y: float) -> None:
         part = [fields | {"data": data} | row for row in more]
-        settings = {"sigma_y": SIGMA_Y, "samples": args.samples}
+        settings = {"sigma_y": sigma_y, "samples": args.samples}
         print("written:", save_table(args.results / f"measurements_{data}.csv", part, settings, device), flush=True)
         rows.extend(part)
 
     for name, scale in MIXTURES.items() if args.mixtures else ():
-        keep(of_mixtures(CALLS, args.points, args.mixtures, scale), name)
+        keep(of_mixtures(CALLS, args.points, args.mixtures, scale), name, SPREAD)
     for folder in args.models:
         opened = open_images(folder, device, args.images)
         measured_rows, shown = of_images(opened, args.calls, args.samples)
-        keep(measured_rows, folder.name)
+        keep(measured_rows, folder.name, SIGMA_Y)
         picture = save_figure(
             args.results / f"measurements_{folder.name}.png", figure(shown, opened.shape, opened.limits)
         )

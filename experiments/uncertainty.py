@@ -6,6 +6,8 @@ full Jacobian of s1, up to D = 256; and by what needs no second order at all, su
 random start until it converges. And its covariance: the trained one, its variances alone, Hutchinson's estimate of the
 variances from 64 products with the Jacobian of s1, and the best single variance. What each
 catches of the residual r = x − E[x|x̃], what trace it predicts, its log score, and what it costs for an image.
+
+Rows are written as soon as they are there, and what the table has is not repeated.
 """
 
 import math
@@ -24,7 +26,7 @@ import inference
 import linalg
 import models
 from configs import UserError
-from experiments.harness import argument_parser, open_run, run, save_table, table, whole_number
+from experiments.harness import argument_parser, open_run, read_table, run, save_table, table, whole_number
 from linalg import DiagonalPlusLowRank, Jacobian, SymmetricMatrix
 from models import Scores
 from runners import distributed
@@ -212,16 +214,19 @@ def main(arguments: list[str] | None = None) -> None:
     device = distributed.join(args.device).device
     folders = {name: getattr(args, name) for name in args.data}
     settings = {"components": COMPONENTS, "probes": PROBES, "seed": args.seed, **folders}
-    rows: list[dict] = []
+    path = args.results / "uncertainty.csv"
+    rows = read_table(path) if path.exists() else []
+    wanted: list[dict] = []
     for name, folder in folders.items():
         low, high = models.load(folder).sigmas
         for sigma in (level for level in args.noise if low <= level <= high):
-            measured = compare(folder, args.images, device, args.seed, sigma)
-            rows += [{"data": name} | row for row in measured]
-            path = save_table(args.results / "uncertainty.csv", rows, settings, device)
-    if not rows:
+            wanted.append({"data": name, "images": args.images, "noise": sigma})
+            if not any(wanted[-1].items() <= row.items() for row in rows):
+                rows += [{"data": name} | row for row in compare(folder, args.images, device, args.seed, sigma)]
+                save_table(path, rows, settings, device)
+    if not wanted:
         raise UserError(f"--noise {' '.join(map(str, args.noise))}: no model has one of these levels")
-    print(summarise(rows))
+    print(summarise([row for row in rows if any(key.items() <= row.items() for key in wanted)]))
     print("written:", path)
 
 
