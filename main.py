@@ -21,6 +21,7 @@ from runners import RUNNERS
 if TYPE_CHECKING:
     from configs import Config
 
+DOC = "0"
 GRACE = 5.0
 """Seconds after which a process that is not the first ends with a mistake that all have."""
 NO_ROOM = "make room and try again"
@@ -125,7 +126,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
     where = parser.add_argument_group("the run folder")
     where.add_argument("--run", default="runs", metavar="DIR", help="holds all run folders (default: runs)")
-    where.add_argument("--doc", default="0", metavar="NAME", help="name of this one, RUN/logs/DOC (default: 0)")
+    where.add_argument("--doc", default=DOC, metavar="NAME", help="name of this one, RUN/logs/DOC (default: 0)")
     where.add_argument("--comment", metavar="TEXT", help="a note, kept in its config.yml")
     where.add_argument("-i", "--image_folder", default="images", metavar="NAME", help="its pictures (default: images)")
     where.add_argument("--ni", action="store_true", help="no interaction: move an existing run folder to DOC.1, DOC.2, "
@@ -148,6 +149,10 @@ def check_together(parser: Parser, args: argparse.Namespace) -> None:
         parser.error("the following arguments are required: --runner")
     if args.model is not None and args.input is None:
         parser.error("argument --model: only with --input")
+    others = {"--config": args.config, "--rank": args.rank, "--comment": args.comment, "--set": args.overrides or None}
+    others |= {"--doc": None if args.doc == DOC else args.doc, "--runner": args.runner}
+    if args.model is not None and (given := [flag for flag, value in others.items() if value is not None]):
+        parser.error(f"argument {given[0]}: not with --model, which says what answers")
     if args.measure is not None:
         check_measurement(parser, args)
     if args.output is not None and args.input is None:

@@ -214,7 +214,7 @@ class DataConfig(Section):
     std: Positive | None = Field(None, description="Their standard deviation, likewise.")
     random_flip: StrictBool = Field(False, description="Mirror each training image with probability 1/2.")
     density: Density = Field("two_moons", description="Which one, where dataset is Synthetic.")
-    dimension: Annotated[StrictInt, Field(ge=2)] = Field(2, description="D of the densities normal and logistics.")
+    dimension: Annotated[StrictInt, Field(ge=2)] = Field(2, description="D, but of densities of the plane.")
     size: Annotated[StrictInt, Field(ge=1, le=10**9)] = Field(
         100_000, description="Points of Synthetic in an epoch, and in the test set."
     )
@@ -289,6 +289,10 @@ class Config(Section):
                 )
         if self.data.crop is not None and self.data.dataset != "ImageFolder":
             raise ValueError(f"data.crop is given and data.dataset is {self.data.dataset}; only ImageFolder has crops")
+        if self.data.points is not None and self.data.dataset != "Synthetic":
+            raise ValueError(f"data.points is given and data.dataset is {self.data.dataset}; Synthetic is expected")
+        if self.data.points is not None and self.data.points > self.data.size:
+            raise ValueError(f"data.points is {self.data.points} and data.size {self.data.size}; at most that is seen")
         if self.data.dataset == "Synthetic" and self.data.random_flip:
             raise ValueError("data.random_flip is true and data.dataset is Synthetic; only images can be mirrored")
         if isinstance(self.noise, tuple) and self.model.network != "unet" and not self.model.external:

@@ -117,7 +117,7 @@ DENSITIES: dict[str, Callable[[int], Mixture]] = {
 
 @dataclass(frozen=True)
 class DensityData:
-    """Points of a density as a data set: as many as are asked for, or a set of so many.
+    """Points of a density as a data set: drawn afresh without end, or a fixed set of `points`.
 
     A batch of fresh points is drawn when it is needed, from a generator that its first two indices seed, so that a
     resumed run gets the same points again: batches that begin alike have the same points, all others share none.

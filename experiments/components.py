@@ -10,7 +10,8 @@ import torch
 
 import evaluation
 import inference
-from experiments.harness import argument_parser, open_run, run, save_figure, whole_number
+from configs import UserError
+from experiments.harness import argument_parser, number_from_zero, open_run, run, save_figure, whole_number
 
 __all__ = ["main"]
 
@@ -21,12 +22,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--model", type=Path, default=Path("checkpoints/mnist"), help="run folder")
     parser.add_argument("--images", type=whole_number, default=10)
     parser.add_argument("--components", type=whole_number, default=5)
-    parser.add_argument("--refine", type=int, default=1, help="steps of it, see inference")
-    parser.add_argument("--walk", type=int, help="which image the walks start from")
+    parser.add_argument("--refine", type=number_from_zero, default=1, help="steps of it, see inference")
+    parser.add_argument("--walk", type=number_from_zero, help="which image the walks start from")
     args = parser.parse_args(arguments)
     scores, config, data = open_run(args.model, sigma=args.noise)
     p = next(evaluation.noisy_batches(data, scores.sigma, args.seed, batch_size=args.images))
     posterior = inference.posterior(scores, p.inputs)
+    if args.walk is not None and args.walk >= len(p.inputs):
+        raise UserError(f"--walk: {args.walk}; one of the {len(p.inputs)} images, from 0 on, is expected")
     walk = int(posterior.principal_components(1)[0].argmax()) if args.walk is None else args.walk
     title = f"{config.data.dataset}, σ = {scores.sigma:g}"
     pictures = {

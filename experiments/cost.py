@@ -9,7 +9,6 @@ schedule of its own that ends with its time.
 A training that is in the folder `--run` is not repeated.
 """
 
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,13 +18,12 @@ from torch import Tensor
 
 import configs
 import datasets
-import evaluation
-import inference
 import models
 import runners
 from configs import Config
 from experiments.harness import (
     argument_parser,
+    check_same,
     image_test_set,
     positive,
     print_progress,
@@ -36,7 +34,7 @@ from experiments.harness import (
     whole_number,
 )
 from experiments.second_order import DATA, train
-from experiments.uncertainty import Answer, by_head, by_iteration, by_probes, quality
+from experiments.uncertainty import Answer, by_head, by_iteration, by_probes, noisy_and_residual, quality, timed
 from models import Scores
 from runners import distributed, run_folder
 from runners.distributed import World
@@ -52,7 +50,6 @@ WAYS = {
 """What each changes of `mnist.yml`."""
 
 MEASURED = ("mse", "captured_5", "trace_ratio", "log_score")
-BATCH = 20
 
 
 def settings(way: str, data: str, noise: float, seed: int, denoiser: Path | None, overrides: list[str]) -> Config:
@@ -63,7 +60,12 @@ def settings(way: str, data: str, noise: float, seed: int, denoiser: Path | None
 
 
 def trained_for(minutes: float, config: Config, folder: Path, world: World) -> Path:
-    """The run folder `folder`; trained for so long where it is not there yet."""
+    """The run folder `folder`; trained for so long where it is not there yet.
+
+    Raises:
+        UserError: where it holds a run of another configuration.
+    """
+    check_same(config, folder)
     if not (folder / "ckpt" / "checkpoint.pth").exists():
         runner: Runner = runners.get(str(config.runner))(config, folder, world, folder / "images")
         state = train(runner, 60 * minutes)
@@ -87,17 +89,10 @@ def measure(scores: Scores, data: datasets.ImageData, seed: int) -> dict[str, fl
     """
     method = by_products if scores.s2 is None else by_head
     generator = datasets.generator_of(datasets.derived_seed(seed, 1), data.device)
-    answers, residuals, seconds = [], [], 0.0
-    for p in evaluation.noisy_batches(data, scores.sigma, seed, batch_size=BATCH):
-        with torch.no_grad():
-            mean = inference.posterior_mean(scores.s1(p.inputs), p.inputs, scores.sigma)
-        residuals.append(p.clean - mean)
-        start = time.perf_counter()
-        answers.append(method(scores, p.inputs, generator))
-        seconds += time.perf_counter() - start
-    calls = sum(float(answer.calls.sum()) for answer in answers) / len(data)
-    mse = float(torch.cat(residuals).square().mean())
-    return {"mse": mse} | quality(answers, residuals) | {"calls": calls, "milliseconds": 1e3 * seconds / len(data)}
+    batches = noisy_and_residual(scores, data, seed)
+    residuals = [residual for _, residual in batches]
+    answers, costs = timed(method, scores, [x for x, _ in batches], generator)
+    return {"mse": float(torch.cat(residuals).square().mean())} | quality(answers, residuals) | costs
 
 
 def summarise(rows: list[dict]) -> str:

@@ -38,14 +38,18 @@ __all__ = [
     "SECOND_ORDER",
     "OpenedImages",
     "argument_parser",
+    "check_same",
     "image_test_set",
     "machine",
+    "not_negative",
+    "number_from_zero",
     "open_images",
     "open_run",
     "over_seeds",
     "positive",
     "print_progress",
     "read_table",
+    "rows_so_far",
     "run",
     "save_figure",
     "save_table",
@@ -76,6 +80,16 @@ def whole_number(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text}; a whole number from 1 on is expected")
 
 
+def number_from_zero(text: str) -> int:
+    """How many of something, or none of it."""
+    try:
+        if (number := int(text)) >= 0:
+            return number
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text}; a whole number from 0 on is expected")
+
+
 def positive(text: str) -> float:
     """A size, a length of time or a noise level."""
     try:
@@ -84,6 +98,16 @@ def positive(text: str) -> float:
     except ValueError:
         pass
     raise argparse.ArgumentTypeError(f"{text}; a number above 0 is expected")
+
+
+def not_negative(text: str) -> float:
+    """A bound that may be nought."""
+    try:
+        if 0 <= (number := float(text)) < math.inf:
+            return number
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text}; a number from 0 on is expected")
 
 
 def folder(text: str) -> Path:
@@ -233,16 +257,7 @@ def trained(
     Raises:
         UserError: where the folder holds a run of another configuration, or one that was measured otherwise.
     """
-    if (folder / "config.yml").exists():
-        kept = configs.load(folder / "config.yml")
-        if config.data.std is None:  # measured when the run was made
-            data = config.data.model_copy(update={"mean": kept.data.mean, "std": kept.data.std})
-            config = config.model_copy(update={"data": data})
-        if config.precision == "auto":
-            config = config.model_copy(update={"precision": kept.precision})
-        saved, expected = kept.model_dump(), config.model_dump()
-        if different := [key for key in expected if saved[key] != expected[key]]:
-            raise UserError(f"{folder}: a run with another {', '.join(different)}; name another folder with --run")
+    check_same(config, folder)
     settings = settings or {}
     own = folder / "experiment.json"
     if not (folder / "metrics.json" if measure is None else own).exists():
@@ -261,6 +276,25 @@ def trained(
     if not settings.items() <= metrics.items():
         raise UserError(f"{folder}: measured on other points; name another folder with --run")
     return metrics
+
+
+def check_same(config: Config, folder: Path) -> None:
+    """Compares a run that is already in a folder with the one that is to be there.
+
+    Raises:
+        UserError: where it has another configuration.
+    """
+    if not (folder / "config.yml").exists():
+        return
+    kept = configs.load(folder / "config.yml")
+    if config.data.std is None:  # measured when the run was made
+        data = config.data.model_copy(update={"mean": kept.data.mean, "std": kept.data.std})
+        config = config.model_copy(update={"data": data})
+    if config.precision == "auto":
+        config = config.model_copy(update={"precision": kept.precision})
+    saved, expected = kept.model_dump(), config.model_dump()
+    if different := [key for key in expected if saved[key] != expected[key]]:
+        raise UserError(f"{folder}: a run with another {', '.join(different)}; name another folder with --run")
 
 
 def training(runner: Runner) -> Iterator[TrainingState]:
@@ -349,6 +383,21 @@ def read_table(path: Path) -> list[dict]:
     """The rows that `save_table` wrote: numbers as such, and None where there is nothing."""
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
     return [{key: _value(text) for key, text in row.items()} for row in csv.DictReader(lines)]
+
+
+def rows_so_far(path: Path, settings: dict) -> list[dict]:
+    """The rows of a table that is to go on, none where there is no table.
+
+    Raises:
+        UserError: where it was made with other settings.
+    """
+    if not path.exists():
+        return []
+    comments = [line[2:].partition(": ") for line in path.read_text(encoding="utf-8").splitlines() if line[:2] == "# "]
+    kept = {key: value for key, _, value in comments}
+    if different := [key for key in settings if kept.get(key, str(settings[key])) != str(settings[key])]:
+        raise UserError(f"{path}: made with another {', '.join(different)}; name another folder with --results")
+    return read_table(path)
 
 
 def _value(text: str) -> int | float | str | None:

@@ -25,6 +25,7 @@ from datasets import GaussianMixture
 from experiments.harness import (
     OpenedImages,
     argument_parser,
+    number_from_zero,
     open_images,
     print_progress,
     run,
@@ -288,7 +289,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--samples", type=whole_number, default=8, help="for each image")
     parser.add_argument("--calls", type=whole_number, default=20, help="of the network for a sample")
     parser.add_argument("--points", type=whole_number, default=2000, help="samples of each mixture")
-    parser.add_argument("--mixtures", type=int, default=6, help="how many; 0 for images alone")
+    parser.add_argument("--mixtures", type=number_from_zero, default=6, help="how many; 0 for images alone")
     args = parser.parse_args(arguments)
     if min(args.images, args.samples, args.points, args.calls) < 2:
         raise UserError("--images, --samples, --points, --calls: at least 2 are expected")

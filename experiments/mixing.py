@@ -27,7 +27,18 @@ import datasets
 import evaluation
 import inference
 import models
-from experiments.harness import argument_parser, open_run, positive, run, save_figure, save_table, table, whole_number
+from configs import UserError
+from experiments.harness import (
+    argument_parser,
+    not_negative,
+    open_run,
+    positive,
+    run,
+    save_figure,
+    save_table,
+    table,
+    whole_number,
+)
 from models import Scores
 from runners import distributed
 
@@ -130,11 +141,11 @@ def mixing_of(
         their steps), `r_hat` and `bias`, None where the chains diverged; and `best`, 1 in the row of the best step size
         of a sampler, 0 in the others.
     """
-    counts = (chains, 4000, int(share * target.crowd[0]))
+    counts = (chains, 4000, max(2, int(share * target.crowd[0])))
     # draws that are none of each other's, nor the noise of the chains
     draws = [target.draw(count, datasets.derived_seed(seed, use)) for use, count in enumerate(counts, start=1)]
     start, reference, crowd_start = draws
-    steps, crowd_steps = int(share * target.steps), int(share * target.crowd[1])
+    steps, crowd_steps = max(4, int(share * target.steps)), max(1, int(share * target.crowd[1]))
     torch.manual_seed(seed)  # pca_lowrank draws
     _, _, axes = torch.pca_lowrank(reference, q=min(target.axes, reference.shape[1]))
     spread = float(reference.var(0).mean().sqrt())
@@ -146,7 +157,8 @@ def mixing_of(
             taken = len(projected)
             length = min(taken, longest * steps - taken) if taken else steps  # twice as long each time
             begin = time.perf_counter()
-            x, chain = sampler(target.scores, x, step_size, length, keep_every=1, seed=seed + taken)
+            own = datasets.derived_seed(seed, len(counts) + 1 + taken)
+            x, chain = sampler(target.scores, x, step_size, length, keep_every=1, seed=own)
             seconds += time.perf_counter() - begin
             projected = torch.cat([projected, chain @ axes])
             taken, r_hat = len(projected), float(evaluation.r_hat(projected).max())
@@ -171,8 +183,12 @@ def mixing_of(
             with suppress(inference.DivergedError):
                 row |= {"bias": bias(sampler, step_size)} | mixing(sampler, step_size)
             own.append(row)
-        if chosen := best(own):
-            chosen |= mixing(sampler, chosen["step_size"], longest) | {"best": 1}
+        while chosen := best(own):
+            try:
+                chosen |= mixing(sampler, chosen["step_size"], longest) | {"best": 1}
+                break
+            except inference.DivergedError:  # in the long run, and so it has no allowed bias
+                chosen |= dict.fromkeys(MEASURED)
         rows += own
     return rows
 
@@ -234,24 +250,28 @@ def main(arguments: list[str] | None = None) -> None:
                         default=[0.03, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 3.0, 10.0, 30.0, 100.0, 1000.0, 1e4])  # fmt: skip
     parser.add_argument("--image-grid", type=positive, nargs="+", default=[0.03, 0.1, 0.3, 0.6, 1.0, 1.5, 3.0],
                         help="of images, in units of σ²")  # fmt: skip
-    parser.add_argument("--max-exponent", type=float, default=0.0,
+    parser.add_argument("--max-exponent", type=not_negative, default=0.0,
                         help="of the Ozaki step: 0 is Langevin's step in convex directions")  # fmt: skip
     args = parser.parse_args(arguments)
+    if args.chains < 4:
+        raise UserError(f"--chains: {args.chains}; 4 or more are expected")
     device = distributed.join(args.device).device
     targets = {name: TARGETS[name] for name in args.targets if name in TARGETS}
     if "images" in args.targets:
         low, high = models.load(args.images).sigmas
         levels = [sigma for sigma in args.image_noise if low <= sigma <= high]
+        if not levels:
+            raise UserError(f"--image-noise: {args.images} has scores from {low:g} to {high:g}")
         targets |= {f"images, σ = {sigma:g}": partial(of_images, args.images, device, sigma) for sigma in levels}
+    settings = {key: getattr(args, key) for key in ("chains", "share", "longest", "max_exponent", "seed", "images")}
+    settings |= {"plane_sigma": PLANE_SIGMA, "allowed_bias": ALLOWED_BIAS}
     by_target: dict[str, list[dict]] = {}
     for name, target in targets.items():
         grid = args.grid if name in TARGETS else args.image_grid
         by_target[name] = mixing_of(target(), grid, args.chains, args.share, args.max_exponent, args.seed, args.longest)
         print(summarise({name: by_target[name]}), flush=True)
-    settings = {key: getattr(args, key) for key in ("chains", "share", "longest", "max_exponent", "seed", "images")}
-    settings |= {"plane_sigma": PLANE_SIGMA, "allowed_bias": ALLOWED_BIAS}
-    rows = [{"density": name} | row for name, target_rows in by_target.items() for row in target_rows]
-    path = save_table(args.results / "mixing.csv", rows, settings, device)
+        rows = [{"density": name} | row for name, target_rows in by_target.items() for row in target_rows]
+        path = save_table(args.results / "mixing.csv", rows, settings, device)
     print(f"\nEach at its own best step size:\n{summarise(by_target)}")
     print("written:", path, save_figure(args.results / "mixing.png", mixing_figure(by_target)))
 

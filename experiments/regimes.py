@@ -2,11 +2,11 @@
 
 The paper's table of mixtures over what it does not give: how many training points there are, how long is trained, with
 which networks, and how different the scales of the mixture are. In each regime an s1 is trained by DSM-VR and
-differentiated, and both orders by D2SM-VR, and their s2 are measured along the way, at equal numbers of network
-evaluations; beside them the errors of two s2 that know no point: that of the normal distribution with the same
-variances, which is what a linear score has, and the best constant one. Everything but what the regime
-names is that of the first: points drawn afresh, Softplus, three hidden layers of 128, a network for each order, Adam
-with a rate of 0.001, batches of 128.
+differentiated, and both orders by D2SM-VR, and their s2 are measured along the way, at equal numbers of points at
+which networks were evaluated: two a step for DSM-VR, three for D2SM-VR, whose two networks count once. Beside them the
+errors of two s2 that know no point: that of the normal distribution with the same variances, which is what a linear
+score has, and the best constant one. Everything but what the regime names is that of the first: points drawn afresh,
+Softplus, three hidden layers of 128, a network for each order, Adam with a rate of 0.001, batches of 128.
 
 A row is written as soon as it is there, and what the table has is not repeated.
 """
@@ -20,13 +20,13 @@ from matplotlib.figure import Figure
 import configs
 import models
 import runners
-from configs import Config
+from configs import Config, UserError
 from experiments.accuracy import BASELINE, METHODS, error, evaluations, exact
 from experiments.harness import (
     argument_parser,
     over_seeds,
     print_progress,
-    read_table,
+    rows_so_far,
     run,
     save_figure,
     save_table,
@@ -117,7 +117,13 @@ def curve(regime: str, method: str, seed: int, budget: int, world: World) -> Ite
 
 def ratios(rows: list[dict]) -> list[dict]:
     """Of each regime and number of evaluations the mean relative errors of `COMPARED`, and the ratio of ours to the
-    baseline's; and a row of the least errors along the way, `evaluations` None: what stopping in time gives."""
+    baseline's, over the seeds that both have; and a row of the least errors along the way, chosen on the test points,
+    `evaluations` None: what stopping in time would give at best."""
+    seeds: dict[tuple[str, str], set[int]] = {}
+    for row in rows:
+        seeds.setdefault((row["regime"], row["method"]), set()).add(row["seed"])
+    compared = [key for key in seeds if key[1] in (BASELINE, OURS)]
+    rows = [row for row in rows if all(row["seed"] in seeds[key] for key in compared if key[0] == row["regime"])]
     means: dict[str, dict[int, dict[str, float]]] = {}
     for cell in over_seeds(rows, "regime", "evaluations", "method"):
         at = means.setdefault(cell["regime"], {}).setdefault(cell["evaluations"], {})
@@ -165,8 +171,9 @@ def picture(rows: list[dict]) -> Figure:
     for name, style in (("linear", "--"), ("constant", "-.")):
         errors.axhline(first[0][name], color="gray", linestyle=style, linewidth=1, label=name)
     if shown in PAPER:
-        size, jacobian, _ = PAPER[shown]
-        errors.axhline(jacobian / size, color="black", linestyle=":", linewidth=1, label="the paper's last two")
+        size, *last = PAPER[shown]
+        for value in last:
+            errors.axhline(value / size, color="black", linestyle=":", linewidth=1, label="the paper's last two")
     errors.set(xscale="log", title=shown, xlabel="evaluations", ylabel="squared error over ‖diag(s2)‖²")
     errors.legend(fontsize=7)
     ratio_lines(sizes, ["all fresh", *reversed(SIZES)], "by the number of training points")
@@ -174,11 +181,13 @@ def picture(rows: list[dict]) -> Figure:
     least = {cell["regime"]: cell for cell in cells if cell["evaluations"] is None}
     numbers = {int(name.split()[0].replace(",", "")): least[name] for name in SIZES if name in least}
     for method in (BASELINE, OURS):
-        stopped.plot(list(numbers), [cell[method] for cell in numbers.values()], "o-", ms=3, label=method)
-        if "all fresh" in least:
+        known = [number for number, cell in numbers.items() if method in cell]
+        stopped.plot(known, [numbers[number][method] for number in known], "o-", ms=3, label=method)
+        if method in least.get("all fresh", {}):
             stopped.axhline(least["all fresh"][method], linestyle="--", linewidth=1,
                             color=stopped.lines[-1].get_color(), label=f"{method}, all fresh")  # fmt: skip
-    stopped.set(xscale="log", title="stopped in time", xlabel="training points", ylabel="least error over ‖diag(s2)‖²")
+    stopped.set(xscale="log" if numbers else "linear", title="the least error along the way")
+    stopped.set(xlabel="training points", ylabel="squared error over ‖diag(s2)‖²")
     stopped.legend(fontsize=7)
     return figure
 
@@ -193,9 +202,12 @@ def main(arguments: list[str] | None = None) -> None:
         "--budget", type=whole_number, default=64 * FIRST, help="batches through the network, each training"
     )
     args = parser.parse_args(arguments)
+    if args.budget < FIRST:
+        raise UserError(f"--budget: {args.budget}; {FIRST} or more is expected")
     world = distributed.join(args.device)
+    used = {"points": POINTS}
     path = args.results / "regimes.csv"
-    rows = read_table(path) if path.exists() else []
+    rows = rows_so_far(path, used)
     for seed in args.seeds:
         for regime in args.regimes:
             for method in args.methods:
@@ -206,7 +218,7 @@ def main(arguments: list[str] | None = None) -> None:
                 rows = [row for row in rows if not key.items() <= row.items()]
                 rows += curve(regime, method, seed, args.budget, world)
                 print_progress(rows[-1])
-                save_table(path, rows, {"points": POINTS}, world.device)
+                save_table(path, rows, used, world.device)
     print(summarise(rows))
     print("written:", path, save_figure(args.results / "regimes.png", picture(rows)))
 

@@ -22,6 +22,7 @@ import models
 from configs import UserError
 from experiments.harness import (
     argument_parser,
+    number_from_zero,
     open_images,
     print_progress,
     run,
@@ -236,7 +237,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--jacobian", type=Path, help="run folder of a diagonal head with Jacobian targets")
     parser.add_argument("--steps", type=whole_number, nargs="+", default=list(STEPS))
     parser.add_argument("--images", type=whole_number, default=100, help="test images")
-    parser.add_argument("--whole", type=int, default=0, help="test images for the whole Jacobian, up to 25 steps")
+    parser.add_argument(
+        "--whole", type=number_from_zero, default=0, help="images for the whole Jacobian, up to 25 steps"
+    )
     parser.add_argument("--samples", type=whole_number, default=100, help="images, compared with as many test images")
     parser.add_argument("--points", type=whole_number, default=5000, help="of each density")
     args = parser.parse_args(arguments)

@@ -30,7 +30,7 @@ from experiments.harness import (
     image_test_set,
     positive,
     print_progress,
-    read_table,
+    rows_so_far,
     run,
     save_table,
     table,
@@ -190,8 +190,8 @@ def main(arguments: list[str] | None = None) -> None:
     world = distributed.join(args.device)
     denoiser = denoiser_of_digits(args.run, world) if args.data == "digits" else args.denoiser
     path = args.results / f"second_order_{args.data}.csv"
-    rows = read_table(path) if path.exists() else []
-    settings = {"denoiser": denoiser, "overrides": " ".join(args.overrides)}
+    settings = {"denoiser": denoiser, "images": args.images, "overrides": " ".join(args.overrides)}
+    rows = rows_so_far(path, settings)
     for name in args.only:
         own = VARIANTS.get(name, Variant()).changes
         changes = ["loss=centered", *DATA[args.data], f"model.denoiser={denoiser}", *own, *args.overrides]

@@ -99,8 +99,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=whole_number, default=3000, help="of each training")
     parser.add_argument("--points", type=whole_number, default=5000, help="test points")
     args = parser.parse_args(arguments)
-    if args.points < 1:
-        raise UserError(f"--points: {args.points}; 1 or more is expected")
     if fixed := [change for change in args.overrides if change.startswith(("data.density", "data.dimension", "loss="))]:
         raise UserError(f"--set {fixed[0]}: each row has its own; see --data and --objectives")
     world = distributed.join("cpu")

@@ -25,8 +25,10 @@ import evaluation
 import inference
 import linalg
 import models
+from benchmarks.harness import wait_for
 from configs import UserError
-from experiments.harness import argument_parser, open_run, read_table, run, save_table, table, whole_number
+from datasets import ImageData
+from experiments.harness import argument_parser, open_run, rows_so_far, run, save_table, table, whole_number
 from linalg import DiagonalPlusLowRank, Jacobian, SymmetricMatrix
 from models import Scores
 from runners import distributed
@@ -102,7 +104,9 @@ def by_probes(scores: Scores, x: Tensor, generator: torch.Generator) -> Answer:
     return Answer(x.new_full((len(x),), PROBES), None, estimates.sum(1), variances, (estimates <= 0).sum(1))
 
 
-METHODS: dict[str, Callable[[Scores, Tensor, torch.Generator], Answer]] = {
+Method = Callable[[Scores, Tensor, torch.Generator], Answer]
+
+METHODS: dict[str, Method] = {
     "ours": by_head,
     "ours, refined once": partial(by_head, refine=1),
     "ours, refined twice": partial(by_head, refine=2),
@@ -130,28 +134,43 @@ def compare(folder: Path, count: int, device: torch.device, seed: int = 0, sigma
     """
     scores, _, data = open_run(folder, device, count, sigma)
     generator = datasets.generator_of(datasets.derived_seed(seed, 1), device)  # not the noise again
-    dimension = math.prod(data.shape)
-    batches = []
-    for p in evaluation.noisy_batches(data, scores.sigma, seed, batch_size=max(1, BATCH // max(784, dimension))):
-        with torch.no_grad():
-            mean = inference.posterior_mean(scores.s1(p.inputs), p.inputs, scores.sigma)
-        batches.append((p.inputs, p.clean - mean))
-    residual = torch.cat([residual for _, residual in batches])
+    batches = noisy_and_residual(scores, data, seed)
+    residuals = [residual for _, residual in batches]
     shared = {"images": len(data), "noise": scores.sigma}
     rows: list[dict] = []
     for name, method in METHODS.items():
-        if method is by_jacobian and dimension > JACOBIAN_UP_TO:
+        if method is by_jacobian and math.prod(data.shape) > JACOBIAN_UP_TO:
             continue
-        method(scores, batches[0][0][:2], generator)  # what is done once is not counted
-        start = time.perf_counter()
-        answers = [method(scores, x, generator) for x, _ in batches]
-        calls = sum(float(answer.calls.sum()) for answer in answers)  # waits for a GPU
-        seconds = time.perf_counter() - start
-        measured = quality(answers, residual.split([len(x) for x, _ in batches]))
-        measured |= {"calls": calls / len(data), "milliseconds": 1e3 * seconds / len(data)}
-        rows.append({**shared, "method": name, **measured})
+        answers, costs = timed(method, scores, [x for x, _ in batches], generator)
+        rows.append({**shared, "method": name, **quality(answers, residuals), **costs})
+    residual = torch.cat(residuals)
     best = evaluation.isotropic_log_score(float(residual.square().mean()))
     return [*rows, dict.fromkeys(rows[0]) | shared | {"method": "best isotropic", "log_score": best}]
+
+
+def noisy_and_residual(scores: Scores, data: ImageData, seed: int) -> list[tuple[Tensor, Tensor]]:
+    """Noisy test images and what their denoised ones are off by, in batches, `(B, D)` each."""
+    batches = []
+    size = max(1, BATCH // max(784, math.prod(data.shape)))
+    for p in evaluation.noisy_batches(data, scores.sigma, seed, batch_size=size):
+        with torch.no_grad():
+            mean = inference.posterior_mean(scores.s1(p.inputs), p.inputs, scores.sigma)
+        batches.append((p.inputs, p.clean - mean))
+    return batches
+
+
+def timed(
+    method: Method, scores: Scores, batches: list[Tensor], generator: torch.Generator
+) -> tuple[list[Answer], dict[str, float]]:
+    """The answers of a method to batches of noisy images, and, of an image, the `calls` of the network and the
+    `milliseconds` that they took."""
+    method(scores, batches[0][:2], generator)  # what is done once is not counted
+    start = time.perf_counter()
+    answers = [method(scores, x, generator) for x in batches]
+    calls = sum(float(answer.calls.sum()) for answer in answers)
+    wait_for(batches[0].device)
+    images = sum(map(len, batches))
+    return answers, {"calls": calls / images, "milliseconds": 1e3 * (time.perf_counter() - start) / images}
 
 
 def quality(answers: list[Answer], residuals: Sequence[Tensor]) -> dict[str, float | None]:
@@ -215,7 +234,7 @@ def main(arguments: list[str] | None = None) -> None:
     folders = {name: getattr(args, name) for name in args.data}
     settings = {"components": COMPONENTS, "probes": PROBES, "seed": args.seed, **folders}
     path = args.results / "uncertainty.csv"
-    rows = read_table(path) if path.exists() else []
+    rows = rows_so_far(path, settings)
     wanted: list[dict] = []
     for name, folder in folders.items():
         low, high = models.load(folder).sigmas

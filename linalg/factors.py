@@ -11,7 +11,7 @@ def per_item(number: float | Tensor, count: int, what: str) -> float | Tensor:
     Args:
         number: a float, or a tensor of no dimension, `(B,)` or `(B, 1)`.
         count: B.
-        what: "matrices", or what else they are called in the message.
+        what: the plural of their noun, for the message.
 
     Returns:
         the float, or the tensor, of no dimension or `(B, 1)`.

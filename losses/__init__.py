@@ -7,8 +7,8 @@ from losses.objectives import (
     PROBES,
     Objective,
     centered_and_jacobian,
+    draw_probes,
     entry_weight,
-    probe,
     probe_weight,
     trace_weight,
 )
@@ -38,7 +38,7 @@ __all__ = [
     "jacobian_matching",
     "nppc",
     "perturb",
-    "probe",
+    "draw_probes",
     "probe_weight",
     "second_derivative_matching",
     "trace_weight",

@@ -24,7 +24,7 @@ __all__ = [
     "Objective",
     "centered_and_jacobian",
     "entry_weight",
-    "probe",
+    "draw_probes",
     "probe_weight",
     "trace_weight",
 ]
@@ -304,7 +304,7 @@ PROBES: dict[str, Callable[[Tensor, SymmetricMatrix, Tensor], Tensor]] = {
 
 
 @torch.no_grad()
-def probe(name: str, normal: Tensor, sigma: float | Tensor, z: Tensor, s1: Tensor, s2: SymmetricMatrix) -> Tensor:
+def draw_probes(name: str, normal: Tensor, sigma: float | Tensor, z: Tensor, s1: Tensor, s2: SymmetricMatrix) -> Tensor:
     """Probes of a kind at noisy points.
 
     Args:
@@ -312,7 +312,7 @@ def probe(name: str, normal: Tensor, sigma: float | Tensor, z: Tensor, s1: Tenso
         normal: standard normal numbers, `(B, D)`.
         sigma: σ, a number or `(B, 1)`.
         z: the noise, `(B, D)`.
-        s1, s2: the scores at the noisy points.
+        s1, s2: the scores at the noisy points, `(B, D)` and B matrices.
 
     Returns:
         `(B, D)`, outside the graph of gradients.

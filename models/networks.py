@@ -108,6 +108,8 @@ NETWORKS: dict[str, Callable[[tuple[int, ...], int, int], nn.Module]] = {
 one noise level; `unet`, which is for a range, is built by itself."""
 
 NETWORK_NAMES = (*NETWORKS, "unet")
+OF_IMAGES = ("refinenet", "unet")
+"""Those that take no points of a density, for which an `mlp` stands."""
 
 
 def check_network(config: Config, shape: tuple[int, ...]) -> None:
@@ -181,7 +183,7 @@ def _lower_orders(config: Config, shape: tuple[int, ...], denoiser: nn.Module | 
 def _network(config: Config, shape: tuple[int, ...], outputs: int) -> nn.Module:
     """A network for one noise level."""
     name = config.model.network
-    make = NETWORKS[name if len(shape) == 3 or name == "mlp_softplus" else "mlp"]
+    make = NETWORKS["mlp" if len(shape) == 1 and name in OF_IMAGES else name]
     return make(shape, config.model.ngf, outputs)
 
 

@@ -247,7 +247,7 @@ class Runner(Generic[Data]):
             few = slice(objective.third_probed(p))
             level = p.sigma[few] if isinstance(p.sigma, Tensor) else p.sigma
             normal = state.draw_apart(torch.randn, p.clean.shape[1])[few]
-            probe = losses.probe(objective.third_probes, normal, level, p.noise[few], s1[few], s2[few])
+            probe = losses.draw_probes(objective.third_probes, normal, level, p.noise[few], s1[few], s2[few])
             at_noisy, network = p.inputs[few].detach(), state.network
             tensor: linalg.SymmetricTensor
             if objective.third_of == "s1":
@@ -270,7 +270,9 @@ class Runner(Generic[Data]):
         Jacobian of a true score is symmetric.
         """
         normal, at_noisy = state.draw(torch.randn, p.clean.shape[1]), p.at("plus", s1)
-        probe = losses.probe(cast(str, self.objective.probes), normal, p.sigma, p.noise, at_noisy, p.at("plus", s2))
+        probe = losses.draw_probes(
+            cast(str, self.objective.probes), normal, p.sigma, p.noise, at_noisy, p.at("plus", s2)
+        )
         trained = not self.config.model.frozen
         (product,) = torch.autograd.grad(at_noisy, inputs, probe, retain_graph=trained)
         return {"probe": probe, "product": p.at("plus", product)}

@@ -1,11 +1,14 @@
-"""The pages for users: every block of Python on them runs, every link leads somewhere, every file is named rightly."""
+"""The pages for users: every block of Python on them runs, every command line is one, every link leads somewhere."""
 
 import re
+import shlex
 
 import matplotlib.pyplot
 import pytest
 import torch
 
+import configs
+import main
 from tests.conftest import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -29,10 +32,28 @@ def test_blocks_of_python_run(page, tmp_path, monkeypatch):
     blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     assert blocks
     photo = torch.rand(1, 3, 32, 40, generator=torch.Generator().manual_seed(0))
-    names = {"torch": torch, "denoise": denoise, "photo": photo, "noisy": photo}
+    names = {"denoise": denoise, "photo": photo, "noisy": photo}
     for block in blocks:
         exec(block, names)
     matplotlib.pyplot.close("all")
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_commands_are_understood(page, monkeypatch):
+    """Those of `main.py`: flags, configurations, overrides; and the checkpoints that they name are there.
+    (CONTRIBUTING.md names an objective and a density that its reader is to write.)"""
+    monkeypatch.chdir(ROOT)
+    shell = "".join(re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL))
+    for line in shell.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        if words[1:2] != ["main.py"] or "RUNNER" in words:
+            continue
+        args = main.parse(words[2:])
+        if args.config is not None:
+            flags = {"noise": args.noise, "rank": args.rank, "runner": args.runner}
+            configs.load(configs.find(args.config), args.overrides, **flags)
+        for path in re.findall(r"checkpoints/\w+", line):
+            assert (ROOT / path).is_dir(), line
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

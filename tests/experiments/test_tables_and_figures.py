@@ -132,7 +132,7 @@ def test_ratios_of_regimes():
     jacobian = [row("jacobian of dsm_vr", *at) for at in ((384, 0, 0.5), (384, 1, 0.3), (768, 0, 0.8))]
     ours = [row("d2sm_vr", *at) for at in ((384, 0, 0.2), (768, 0, 0.1))]
     found = {cell["evaluations"]: cell["ratio"] for cell in regimes.ratios([*jacobian, *ours])}
-    assert found == pytest.approx({384: 0.5, 768: 0.125, None: 0.25})
+    assert found == pytest.approx({384: 0.4, 768: 0.125, None: 0.2})  # over seed 0, which both have
 
 
 def test_best_step_size_must_be_unbiased_enough():
