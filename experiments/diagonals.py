@@ -38,7 +38,7 @@ DATA = {
     "mnist": ("cifar10_diagonal_shared.yml", [*SHAPE_OF_MNIST, "data_dir=data/mnist"]),
     "cifar10": ("cifar10_diagonal_shared.yml", []),
 }
-SMALL = ["model.ngf=16", "batch_size=32", "lr=0.001", "model.ema_rate=0.99", "precision=bf16"]
+SMALL = ["model.ngf=16", "batch_size=32", "lr=0.001", "model.ema_rate=0.99", "precision=auto"]
 
 
 COLUMNS = ("mse", "psnr_gain", "trace_ratio", "negative_variances", "coverage_90")
