@@ -6,7 +6,6 @@ ones, as published; a batch of N images of shape `(C, H, W)` is `(N, D)` of them
 
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -14,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datasets.pictures import open_picture, to_mode
+from datasets.pictures import to_mode
 from datasets.ranges import Limits, RangeCheck, value_range
 
 __all__ = ["as_images", "displayable", "from_pixels", "like", "picture_shape", "to_float", "to_pixels"]
@@ -81,20 +80,17 @@ def picture_shape(images: Any, shape: tuple[int | None, ...]) -> Shape:
     """`(C, H, W)` of pictures, where the shape that is expected leaves H and W open.
 
     Args:
-        images: what `from_pixels` takes, or the path of a file or folder, of which the first file counts.
+        images: what `from_pixels` takes.
         shape: that is expected, `(C, H, W)`; H and W None for any.
 
     Raises:
         ValueError: where that cannot be seen from the images.
-        UserError: where a file cannot be read.
     """
     channels, *sides = shape
     if None not in sides:
         return cast(Shape, tuple(shape))
     if isinstance(images, list | tuple) and len(images):
         images = images[0]
-    if isinstance(images, str | Path):
-        images = open_picture(images, channels or 3)
     if isinstance(images, Image.Image):
         return channels or 3, images.height, images.width
     size = tuple(np.shape(images))

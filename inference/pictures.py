@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -54,7 +54,7 @@ def denoise(
         if model.sigmas[0] != model.sigmas[1]:
             raise UserError("sigma: the model has scores at σ from {:g} to {:g}; say which".format(*model.sigmas))
         sigma = model.sigmas[0]
-    shape = datasets.picture_shape(images, model.shape)
+    shape = _shape_of(images, model)
     scores = model.at(sigma, shape)
     if isinstance(images, str | Path):
         noisy = datasets.read_images(images, shape, scores.values)[1]
@@ -65,6 +65,19 @@ def denoise(
     if isinstance(images, str | Path):
         return datasets.to_pixels(mean, shape, scores.values)
     return _in_the_form_of(images, mean, shape, scores.values)
+
+
+def _shape_of(images: Any, model: ScoreModel) -> tuple[int, int, int]:
+    """`(C, H, W)` of the pictures, where the model takes any size; else that of the model."""
+    if not model.any_size:
+        return cast(tuple[int, int, int], model.shape)
+    channels = cast(int, model.shape[0])
+    if not isinstance(images, str | Path):
+        return datasets.picture_shape(images, (channels, None, None))
+    shape, *others = (part.shape for part in datasets.inputs_by_size(images, channels, model.values))
+    if others:
+        raise UserError(f"{images}: images of {1 + len(others)} sizes; those of one size are expected")
+    return shape
 
 
 def _in_the_form_of(images: Any, mean: Tensor, shape: tuple[int, int, int], limits: datasets.Limits | None) -> Any:

@@ -9,6 +9,7 @@ import datasets
 import inference
 import models
 from configs import Config, UserError
+from tests.conftest import ROOT
 
 
 def digits(count: int) -> np.ndarray:
@@ -143,3 +144,18 @@ def test_a_model_that_has_no_pictures():
 def test_a_model_that_is_not_there(tmp_path):
     with pytest.raises(UserError, match="not a run folder"):
         inference.denoise(tmp_path, digits(1))
+
+
+def test_pictures_of_any_size_for_a_model_that_takes_them(tmp_path):
+    """One that was trained on crops has a shape of its own, and takes others."""
+    folder = str(ROOT / "checkpoints/ffdnet")
+    rng = np.random.default_rng(0)
+    pixels = [rng.integers(256, size=(20, width, 3), dtype=np.uint8) for width in (26, 26, 30)]
+    for number, picture in enumerate(pixels):
+        Image.fromarray(picture).save(tmp_path / f"{number}.png")
+    with pytest.raises(UserError, match="images of 2 sizes; those of one size are expected"):
+        inference.denoise(folder, tmp_path, sigma=0.1)
+    (tmp_path / "2.png").unlink()
+    expected = inference.denoise(folder, np.stack(pixels[:2]), sigma=0.1)
+    assert expected.shape == (2, 20, 26, 3)
+    assert np.array_equal(inference.denoise(folder, tmp_path, sigma=0.1), expected)
