@@ -1,3 +1,5 @@
+import argparse
+
 import pytest
 
 import configs
@@ -35,6 +37,40 @@ def test_a_trained_run_whose_measuring_failed_is_not_trained_again(tmp_path):
     assert harness.trained(config, tmp_path / "run", world, measure=lambda scores: {"a": 1}) == {"a": 1}
     assert (tmp_path / "run/ckpt/checkpoint.pth").stat().st_mtime_ns == trained_at
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_table_of_other_settings_is_not_gone_on_with(tmp_path):
+    path, rows = tmp_path / "table.csv", [{"a": 1, "b": "x"}, {"a": 0.5, "b": None}]
+    assert harness.rows_so_far(path, {"seed": 0}) == []
+    harness.save_table(path, rows, {"seed": 0, "model": "here"}, distributed.join("cpu").device)
+    assert harness.rows_so_far(path, {"seed": 0}) == harness.rows_so_far(path, {"seed": 0, "more": 1}) == rows
+    with pytest.raises(configs.UserError, match="table.csv: made with another seed, model; name another folder"):
+        harness.rows_so_far(path, {"seed": 1, "model": "there"})
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong"),
+    [
+        (harness.whole_number, ["0", "-1", "1.5", "nan", "many", ""]),
+        (harness.number_from_zero, ["-1", "0.5", "none"]),
+        (harness.positive, ["0", "-0.1", "nan", "inf", "x"]),
+        (harness.not_negative, ["-0.1", "nan", "inf", "x"]),
+        (harness.seed_number, ["-1", "9223372036854775808", "x"]),
+    ],
+)
+def test_numbers_of_the_command_line(kind, wrong):
+    assert kind("3") == 3
+    for text in wrong:
+        with pytest.raises(argparse.ArgumentTypeError, match="is expected"):
+            kind(text)
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "file").touch()
+    assert harness.folder(str(tmp_path / "new/folder")) == tmp_path / "new/folder"
+    for path in (tmp_path / "file", tmp_path / "file/below"):
+        with pytest.raises(argparse.ArgumentTypeError, match="file is a file; a folder is expected"):
+            harness.folder(str(path))
 
 
 def test_a_mistake_is_one_line(capsys):

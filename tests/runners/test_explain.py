@@ -145,6 +145,23 @@ def test_inputs_that_cannot_be_used(trained, tmp_path, command, name, message):
     assert not (folder / "images/input").exists()
 
 
+def test_any_run_folder_or_checkpoint_answers_and_stays_as_it_is(small_run, tmp_path, command):
+    """`--model`, without `--runner` and `--doc`."""
+    folder = small_run("LowRankHybridRunner")
+    Image.fromarray(digits(1)[0]).save(tmp_path / "digit.png")
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    for path in (folder, folder / "ckpt/checkpoint.pth"):
+        call = ["--test", "--model", path, "--input", "digit.png", "--clean", "--device", "cpu"]
+        done = command(*call, "--output", path.name)
+        assert done.returncode == 0, done.stderr
+        assert {"digit_denoised.png", "digit_std.png", "posterior.npz"} <= {
+            p.name for p in (tmp_path / path.name).iterdir()
+        }
+    assert command(*call).returncode == 0
+    assert (tmp_path / "runs/input/digit_denoised.png").exists()
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
 def test_a_mistake_in_the_last_file_is_known_before_anything_is_written(trained, tmp_path):
     folder, _ = trained
     (tmp_path / "own").mkdir()
