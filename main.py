@@ -145,12 +145,16 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def check_together(parser: Parser, args: argparse.Namespace) -> None:
     """Refuses flags that need each other."""
+    if empty := [flag for flag in ("model", "input", "output") if getattr(args, flag) == ""]:
+        parser.error(f"argument --{empty[0]}: empty; a path is expected")
     if args.runner is None and args.model is None:
         parser.error("the following arguments are required: --runner")
     if args.model is not None and args.input is None:
         parser.error("argument --model: only with --input")
     others = {"--config": args.config, "--rank": args.rank, "--comment": args.comment, "--set": args.overrides or None}
     others |= {"--doc": None if args.doc == DOC else args.doc, "--runner": args.runner}
+    if args.model is not None and args.seed is not None and not 0 <= args.seed < 2**63:
+        parser.error(f"argument --seed: {args.seed}; a whole number from 0 to 2⁶³ − 1 is expected")
     if args.model is not None and (given := [flag for flag, value in others.items() if value is not None]):
         parser.error(f"argument {given[0]}: not with --model, which says what answers")
     if args.measure is not None:
@@ -315,6 +319,21 @@ def run(args: argparse.Namespace) -> None:
         locks.release(folder)
 
 
+def check_output(target: Path, source: Path, model: str | None) -> None:
+    """Refuses answers among the images that are asked about, and in a checkpoint that is only read.
+
+    Raises:
+        UserError: where they would go there.
+    """
+    from configs import UserError
+
+    place = target.resolve()
+    if source.is_dir() and place == source.resolve():
+        raise UserError(f"--output: {target} holds the images of --input; name another folder")
+    if model is not None and Path(model).resolve() in (place, *place.parents):
+        raise UserError(f"--output: {target} lies in --model, which is only read; name another folder")
+
+
 def explain_input(args: argparse.Namespace) -> None:
     """`--test --input`: of a run folder, where the log goes too unless `--output` says where the pictures go; of the
     model that `--model` names; or of a denoiser from elsewhere, without any."""
@@ -335,6 +354,7 @@ def explain_input(args: argparse.Namespace) -> None:
         if args.output is None:
             log_to(model, args.verbose)
     target = target if args.output is None else Path(args.output)
+    check_output(target, Path(args.input), args.model)
     device = distributed.join(args.device, together=False).device
     if args.measure is not None:
         measure(model, args.input, target, args.measure, args.noise[0], args.clean, device, args.seed, args.resize)

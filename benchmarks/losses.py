@@ -194,8 +194,10 @@ def size_of(text: str) -> tuple[int, int, int]:
     """`B,D,r` as numbers."""
     try:
         batch, dimension, rank = map(int, text.split(","))
+        if not (batch > 0 and 0 <= rank <= dimension and dimension > 0):
+            raise ValueError
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text}: B,D,r is expected, as 40,784,50") from None
+        raise argparse.ArgumentTypeError(f"{text}: B,D,r is expected, as 40,784,50, r from 0 to D") from None
     return batch, dimension, rank
 
 

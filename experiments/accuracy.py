@@ -19,7 +19,7 @@ from torch import Tensor
 
 import configs
 import linalg
-from configs import Config
+from configs import Config, UserError
 from datasets import DENSITIES, generator_of
 from experiments.harness import (
     SECOND_ORDER,
@@ -171,6 +171,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--budget", type=whole_number, default=6000, help="batches through the network, each training")
     parser.add_argument("--points", type=whole_number, default=5000, help="test points")
     args = parser.parse_args(arguments)
+    if args.budget < (least := max(map(evaluations, args.methods))):
+        raise UserError(f"--budget: {args.budget}; {least} or more is expected")
     world = distributed.join(args.device)
     rows: list[dict] = []
     for data in args.data:

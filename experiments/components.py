@@ -4,6 +4,7 @@ Noisy images of a trained low-rank model, their posterior mean, standard deviati
 walks along them from the mean of one of the images, by default that whose first component has the largest variance.
 """
 
+import math
 from pathlib import Path
 
 import torch
@@ -28,14 +29,22 @@ def main(arguments: list[str] | None = None) -> None:
     scores, config, data = open_run(args.model, sigma=args.noise)
     p = next(evaluation.noisy_batches(data, scores.sigma, args.seed, batch_size=args.images))
     posterior = inference.posterior(scores, p.inputs)
+    if args.components > math.prod(data.shape):
+        raise UserError(f"--components: {args.components}; at most {math.prod(data.shape)} are expected")
     if args.walk is not None and args.walk >= len(p.inputs):
         raise UserError(f"--walk: {args.walk}; one of the {len(p.inputs)} images, from 0 on, is expected")
     walk = int(posterior.principal_components(1)[0].argmax()) if args.walk is None else args.walk
     title = f"{config.data.dataset}, σ = {scores.sigma:g}"
+    refined = f"{title}, {args.refine} step{'s' if args.refine != 1 else ''} of refinement"
     pictures = {
         "components": evaluation.posterior_figure(posterior, data.shape, p.clean, args.components, title),
         "components_refined": evaluation.posterior_figure(
-            posterior, data.shape, p.clean, args.components, f"{title}, {args.refine} steps of refinement", args.refine
+            posterior,
+            data.shape,
+            p.clean,
+            args.components,
+            refined,
+            args.refine,
         ),
         "walks": evaluation.walk_figure(posterior, data.shape, walk, args.components, refine=args.refine),
     }

@@ -6,7 +6,8 @@ converges, variances by Hutchinson's method from 64 products); on both orders at
 half on s2, s1 frozen. What each knows of the residual of test images, and what an image costs then. Each training has a
 schedule of its own that ends with its time.
 
-A training that is in the folder `--run` is not repeated.
+A row is written as soon as it is there. What the table has is not repeated, nor a training that is in the folder
+`--run`.
 """
 
 from dataclasses import replace
@@ -27,6 +28,7 @@ from experiments.harness import (
     image_test_set,
     positive,
     print_progress,
+    rows_so_far,
     run,
     save_figure,
     save_table,
@@ -50,6 +52,7 @@ WAYS = {
 """What each changes of `mnist.yml`."""
 
 MEASURED = ("mse", "captured_5", "trace_ratio", "log_score")
+FIELDS = ("way", "minutes", *MEASURED, "non_positive", "calls", "milliseconds")
 
 
 def settings(way: str, data: str, noise: float, seed: int, denoiser: Path | None, overrides: list[str]) -> Config:
@@ -121,9 +124,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--images", type=whole_number, default=60, help="test images")
     args = parser.parse_args(arguments)
     world = distributed.join(args.device)
-    rows: list[dict] = []
     used = {key: getattr(args, key) for key in ("data", "noise", "seed", "images")}
     used["overrides"] = " ".join(args.overrides)
+    path = args.results / f"cost_{args.data}.csv"
+    rows = rows_so_far(path, used, FIELDS)
 
     def folder_of(way: str, minutes: float) -> Path:
         frozen = way == "s2 on a frozen s1"
@@ -135,12 +139,15 @@ def main(arguments: list[str] | None = None) -> None:
 
     for minutes in args.minutes:
         for way in WAYS:
+            key = {"way": way, "minutes": minutes}
+            if any(key.items() <= row.items() for row in rows):
+                continue
             model = models.load(folder_of(way, minutes), world.device)
             assert model.config is not None  # what is loaded from a folder has one
             test = image_test_set(model.config, world.device, args.images)
-            rows.append({"way": way, "minutes": minutes} | measure(model.at(args.noise), test, args.seed))
+            rows.append(key | measure(model.at(args.noise), test, args.seed))
             print_progress(rows[-1])
-            path = save_table(args.results / f"cost_{args.data}.csv", rows, used, world.device)
+            save_table(path, rows, used, world.device)
     print(summarise(rows))
     print("written:", path, save_figure(args.results / f"cost_{args.data}.png", picture(rows)))
 

@@ -9,11 +9,11 @@ import math
 import platform
 import statistics
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from matplotlib.figure import Figure
@@ -23,7 +23,7 @@ import configs
 import datasets
 import models
 import runners
-from configs import Config, UserError
+from configs import Config, UserError, reason_of
 from datasets import ImageData
 from losses import OBJECTIVES
 from models import ScoreModel, Scores
@@ -113,9 +113,22 @@ def not_negative(text: str) -> float:
 def folder(text: str) -> Path:
     """A folder that is there or can be made."""
     path = Path(text)
-    if files := [part for part in (path, *path.parents) if part.exists() and not part.is_dir()]:
-        raise argparse.ArgumentTypeError(f"{files[0]} is a file; a folder is expected")
+    try:
+        if files := [part for part in (path, *path.parents) if part.exists() and not part.is_dir()]:
+            raise argparse.ArgumentTypeError(f"{files[0]} is a file; a folder is expected")
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text}: {error.strerror}") from error
     return path
+
+
+def override(text: str) -> str:
+    """What `--set` takes: not what has a flag of its own here."""
+    key = text.partition("=")[0].strip()
+    if key in ("noise", "seed"):
+        raise argparse.ArgumentTypeError(f"{text}: --{key} says that")
+    if not text.isprintable():
+        raise argparse.ArgumentTypeError(f"{text!r}: KEY=VALUE in one line is expected")
+    return text
 
 
 FITTED = 10_000
@@ -126,13 +139,26 @@ SHARED: dict[str, dict[str, Any]] = {
     "seed": {"type": seed_number},
     "seeds": {"type": seed_number},
     "noise": {"type": positive, "help": "σ, in the units of the data"},
-    "set": {"action": "append", "dest": "overrides", "metavar": "KEY=VALUE", "help": "of every run's configuration"},
+    "set": {
+        "type": override,
+        "action": "append",
+        "dest": "overrides",
+        "metavar": "KEY=VALUE",
+        "help": "of every run's configuration",
+    },
 }
 """The arguments that several experiments have."""
 
 NAMES = {"dsm": "d2sm", "dsm_vr": "d2sm_vr", "jacobian": "jacobian matching"}
 SECOND_ORDER = {NAMES.get(name, name): name for name, objective in OBJECTIVES[2].items() if not objective.orthogonal}
 """The objectives of both orders for any s2, by the names that tables and pictures give them."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says a mistake in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see --help)\n")
 
 
 def argument_parser(module: str, description: str | None, **defaults: Any) -> argparse.ArgumentParser:
@@ -143,7 +169,7 @@ def argument_parser(module: str, description: str | None, **defaults: Any) -> ar
         description: of the experiment.
         defaults: of the arguments of `SHARED`, by their names; one whose default is a list takes several values.
     """
-    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
+    parser = Parser(prog=f"python -m {module}", description=description)
     parser.add_argument("--results", type=folder, default=Path("results"), help="folder of the tables and pictures")
     for name, default in defaults.items():
         several: dict[str, Any] = {}
@@ -154,13 +180,20 @@ def argument_parser(module: str, description: str | None, **defaults: Any) -> ar
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs an experiment as a program: a user's mistake is one line and exit code 2, as in `main.py`."""
+    """Runs an experiment as a program: a user's mistake, or a file that cannot be written, is one line and exit code 2,
+    as in `main.py`."""
     torch.set_float32_matmul_precision("high")
     try:
         main()
     except UserError as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from None
+    except OSError as error:
+        print(f"{error.filename or 'a file'}: {reason_of(error)}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 # --- runs ---
@@ -173,12 +206,15 @@ def open_run(
     images, or the first `count` of them.
 
     Raises:
-        UserError: where the run cannot be read; see also `image_test_set`.
+        UserError: where the run cannot be read, or has no s2; see also `image_test_set`.
     """
     model = models.load(folder, device)
     config = model.config
     assert config is not None  # what is loaded from a folder has one
-    return model.at(config.sigmas[0] if sigma is None else sigma), config, image_test_set(config, device, count)
+    scores = model.at(config.sigmas[0] if sigma is None else sigma)
+    if scores.s2 is None:
+        raise UserError(f"{folder}: a model of s1 alone; one with a second order is expected")
+    return scores, config, image_test_set(config, device, count)
 
 
 @dataclass(frozen=True)
@@ -204,11 +240,13 @@ def open_images(folder: Path, device: torch.device, count: int) -> OpenedImages:
     """A run folder or checkpoint, the first `count` test images, and training images.
 
     Raises:
-        UserError: where the run cannot be read; see also `image_test_set`.
+        UserError: where the run cannot be read, or has no s2 or only one noise level; see also `image_test_set`.
     """
     model = models.load(folder, device)
     config = model.config
     assert config is not None  # what is loaded from a folder has one
+    if config.model.head == "none" or not isinstance(config.noise, tuple):
+        raise UserError(f"{folder}: a model with a second order, for a range of noise levels, is expected")
     test, train = image_test_set(config, device), datasets.load(config, "train", device)
     return OpenedImages(
         model,
@@ -385,19 +423,32 @@ def read_table(path: Path) -> list[dict]:
     return [{key: _value(text) for key, text in row.items()} for row in csv.DictReader(lines)]
 
 
-def rows_so_far(path: Path, settings: dict) -> list[dict]:
+def rows_so_far(path: Path, settings: dict, columns: Sequence[str]) -> list[dict]:
     """The rows of a table that is to go on, none where there is no table.
 
+    Args:
+        path: of the table.
+        settings: that it must have been made with.
+        columns: that it must have.
+
     Raises:
-        UserError: where it was made with other settings.
+        UserError: where it has others, or is no table.
     """
     if not path.exists():
         return []
-    comments = [line[2:].partition(": ") for line in path.read_text(encoding="utf-8").splitlines() if line[:2] == "# "]
-    kept = {key: value for key, _, value in comments}
-    if different := [key for key in settings if kept.get(key, str(settings[key])) != str(settings[key])]:
-        raise UserError(f"{path}: made with another {', '.join(different)}; name another folder with --results")
-    return read_table(path)
+    advice = "move it away, or name another folder with --results"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        rows = read_table(path)
+        numbers = [value for row in rows for value in row.values() if isinstance(value, float)]
+        if any(set(row) != set(columns) for row in rows) or not all(map(math.isfinite, numbers)):
+            raise ValueError
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: not a table of this experiment; {advice}") from error
+    kept = {key: value for key, _, value in (line[2:].partition(": ") for line in lines if line[:2] == "# ")}
+    if rows and (different := [key for key in settings if kept.get(key) != str(settings[key])]):
+        raise UserError(f"{path}: made with another {', '.join(different)}; {advice}")
+    return rows
 
 
 def _value(text: str) -> int | float | str | None:

@@ -8,6 +8,8 @@ draws, beyond that of the crowd's starts, in standard deviations of the density.
 most effective samples among those whose bias is at most 0.1; with it the run goes on, twice as long each time, until
 R-hat is at most 1.1 or it is `--longest` times as long as the others. By default Ozaki takes Langevin's step in
 directions where the density is convex, in which its own leaps.
+
+Rows are written density by density, and what the table has is not repeated.
 """
 
 import time
@@ -33,6 +35,7 @@ from experiments.harness import (
     not_negative,
     open_run,
     positive,
+    rows_so_far,
     run,
     save_figure,
     save_table,
@@ -46,6 +49,7 @@ __all__ = ["ALLOWED_BIAS", "TARGETS", "Target", "best", "ill_conditioned", "mixi
 
 ALLOWED_BIAS = 0.1
 MEASURED = ("steps", "ess_per_step", "ess_per_second", "r_hat", "bias")
+FIELDS = ("density", "sampler", "step_size", *MEASURED, "best")
 MIXED = 1.1
 PLANE_SIGMA = 0.1
 
@@ -145,6 +149,8 @@ def mixing_of(
     # draws that are none of each other's, nor the noise of the chains
     draws = [target.draw(count, datasets.derived_seed(seed, use)) for use, count in enumerate(counts, start=1)]
     start, reference, crowd_start = draws
+    if len(start) < chains:
+        raise UserError(f"--chains: {chains}; at most {len(start)}, as many as there are test images, are expected")
     steps, crowd_steps = max(4, int(share * target.steps)), max(1, int(share * target.crowd[1]))
     torch.manual_seed(seed)  # pca_lowrank draws
     _, _, axes = torch.pca_lowrank(reference, q=min(target.axes, reference.shape[1]))
@@ -162,7 +168,7 @@ def mixing_of(
             seconds += time.perf_counter() - begin
             projected = torch.cat([projected, chain @ axes])
             taken, r_hat = len(projected), float(evaluation.r_hat(projected).max())
-            if r_hat <= MIXED or taken >= longest * steps:
+            if not r_hat > MIXED or taken >= longest * steps:
                 effective = float(evaluation.effective_sample_size(projected).min())
                 per_step = effective / (taken * chains)
                 return {"steps": taken, "ess_per_step": per_step, "ess_per_second": effective / seconds, "r_hat": r_hat}
@@ -253,6 +259,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--max-exponent", type=not_negative, default=0.0,
                         help="of the Ozaki step: 0 is Langevin's step in convex directions")  # fmt: skip
     args = parser.parse_args(arguments)
+    if args.share > 1:
+        raise UserError(f"--share: {args.share:g}; a share of 1 or less is expected")
     if args.chains < 4:
         raise UserError(f"--chains: {args.chains}; 4 or more are expected")
     device = distributed.join(args.device).device
@@ -263,15 +271,19 @@ def main(arguments: list[str] | None = None) -> None:
         if not levels:
             raise UserError(f"--image-noise: {args.images} has scores from {low:g} to {high:g}")
         targets |= {f"images, σ = {sigma:g}": partial(of_images, args.images, device, sigma) for sigma in levels}
-    settings = {key: getattr(args, key) for key in ("chains", "share", "longest", "max_exponent", "seed", "images")}
+    kept = ("chains", "share", "longest", "max_exponent", "seed", "images", "grid", "image_grid")
+    settings = {key: getattr(args, key) for key in kept}
     settings |= {"plane_sigma": PLANE_SIGMA, "allowed_bias": ALLOWED_BIAS}
-    by_target: dict[str, list[dict]] = {}
+    path = args.results / "mixing.csv"
+    rows = rows_so_far(path, settings, FIELDS)
     for name, target in targets.items():
-        grid = args.grid if name in TARGETS else args.image_grid
-        by_target[name] = mixing_of(target(), grid, args.chains, args.share, args.max_exponent, args.seed, args.longest)
-        print(summarise({name: by_target[name]}), flush=True)
-        rows = [{"density": name} | row for name, target_rows in by_target.items() for row in target_rows]
-        path = save_table(args.results / "mixing.csv", rows, settings, device)
+        if not any(row["density"] == name for row in rows):
+            grid = args.grid if name in TARGETS else args.image_grid
+            options = (grid, args.chains, args.share, args.max_exponent, args.seed, args.longest)
+            rows += [{"density": name} | row for row in mixing_of(target(), *options)]
+            save_table(path, rows, settings, device)
+        print(summarise({name: [row for row in rows if row["density"] == name]}), flush=True)
+    by_target = {name: [row for row in rows if row["density"] == name] for name in targets}
     print(f"\nEach at its own best step size:\n{summarise(by_target)}")
     print("written:", path, save_figure(args.results / "mixing.png", mixing_figure(by_target)))
 

@@ -44,6 +44,10 @@ OURS = "d2sm_vr"
 COMPARED = ("jacobian of dsm", BASELINE, OURS)
 FIRST = 384  # evaluations, divisible by those of a step of every method
 POINTS = 2000
+FIELDS = (
+    *("regime", "method", "seed", "evaluations", "steps", "error", "relative_error"),
+    *("size", "linear", "constant"),
+)
 LOGISTICS = ["data.density=varied_logistics", "data.dimension=50", "model.head=diagonal"]
 SHOWN = "scales as the paper's errors"
 PAPER = {"independent normal": (43.8, 9.4, 7.0), SHOWN: (26.4, 18.4, 18.4)}
@@ -207,7 +211,7 @@ def main(arguments: list[str] | None = None) -> None:
     world = distributed.join(args.device)
     used = {"points": POINTS}
     path = args.results / "regimes.csv"
-    rows = rows_so_far(path, used)
+    rows = rows_so_far(path, used, FIELDS)
     for seed in args.seeds:
         for regime in args.regimes:
             for method in args.methods:

@@ -52,6 +52,7 @@ RIVAL_IMAGES = 100
 DENOISER_STEPS = 200
 COMPONENTS = 5
 COLUMNS = ("captured_1", "captured_5", "captured_10", "trace_ratio", "correlation_by_image", "coverage_90")
+FIELDS = ("variant", "noise", "minutes", "seed", "test_images", "steps", "images", *COLUMNS, "wall_minutes")
 DATA = {
     "mnist": [],
     "digits": [
@@ -191,7 +192,7 @@ def main(arguments: list[str] | None = None) -> None:
     denoiser = denoiser_of_digits(args.run, world) if args.data == "digits" else args.denoiser
     path = args.results / f"second_order_{args.data}.csv"
     settings = {"denoiser": denoiser, "images": args.images, "overrides": " ".join(args.overrides)}
-    rows = rows_so_far(path, settings)
+    rows = rows_so_far(path, settings, FIELDS)
     for name in args.only:
         own = VARIANTS.get(name, Variant()).changes
         changes = ["loss=centered", *DATA[args.data], f"model.denoiser={denoiser}", *own, *args.overrides]

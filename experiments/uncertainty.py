@@ -37,6 +37,10 @@ __all__ = ["METHODS", "Answer", "compare", "summarise"]
 
 COMPONENTS = 5
 QUICK = 0.05
+FIELDS = (
+    *("data", "model", "images", "noise", "method"),
+    *("captured_5", "trace_ratio", "log_score", "non_positive", "calls", "milliseconds"),
+)
 BATCH = 20 * 784  # entries of the images at a time
 PROBES = 64
 SMALLEST = 0.1  # of the variances that Hutchinson's method estimates of an image, as a share of their mean
@@ -232,16 +236,18 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     device = distributed.join(args.device).device
     folders = {name: getattr(args, name) for name in args.data}
-    settings = {"components": COMPONENTS, "probes": PROBES, "seed": args.seed, **folders}
+    settings = {"components": COMPONENTS, "probes": PROBES, "seed": args.seed}
     path = args.results / "uncertainty.csv"
-    rows = rows_so_far(path, settings)
+    rows = rows_so_far(path, settings, FIELDS)
     wanted: list[dict] = []
     for name, folder in folders.items():
         low, high = models.load(folder).sigmas
         for sigma in (level for level in args.noise if low <= level <= high):
-            wanted.append({"data": name, "images": args.images, "noise": sigma})
+            images = len(open_run(folder, device, args.images, sigma)[2])
+            wanted.append({"data": name, "model": str(folder), "images": images, "noise": sigma})
             if not any(wanted[-1].items() <= row.items() for row in rows):
-                rows += [{"data": name} | row for row in compare(folder, args.images, device, args.seed, sigma)]
+                measured = compare(folder, args.images, device, args.seed, sigma)
+                rows += [{"data": name, "model": str(folder)} | row for row in measured]
                 save_table(path, rows, settings, device)
     if not wanted:
         raise UserError(f"--noise {' '.join(map(str, args.noise))}: no model has one of these levels")

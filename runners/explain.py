@@ -99,6 +99,8 @@ def explain(
     noise_seed = None if not clean else (model.config or Config()).seed if seed is None else seed
     sums: defaultdict[str, float] = defaultdict(float)
     total = sum(map(len, groups))
+    if any(question.spread and question.scores.s2 is None for question in questions):
+        log.info("no second order: variances come from products with the Jacobian, minutes for a large picture")
     with tqdm(total=total, desc="images", disable=None, leave=False) as bar:
         for inputs, question in zip(groups, questions, strict=True):
             ending = "" if len(groups) == 1 else "_{1}x{2}".format(*inputs.shape)

@@ -44,10 +44,9 @@ class HybridRunner(ImageRunner):
         metrics |= evaluation.log_scores(scores, data, seed)
         if scores.s3 is not None:
             metrics["skewness"] = evaluation.skewness_metrics(scores, data, seed)
-        metrics["jacobian_of_s1"] = {"images": len(jacobian.variances)}
         by_name = {"s2": learned}
         if jacobian.variances:
-            metrics["jacobian_of_s1"] |= jacobian.metrics()
+            metrics["jacobian_of_s1"] = {"images": len(jacobian.variances), **jacobian.metrics()}
             by_name["Jacobian of s1"] = jacobian
         beside = {what: picture.with_stem(picture.stem.replace("test", what)) for what in ("calibration", "walks")}
         write_figure(beside["calibration"], evaluation.calibration_figure(by_name))

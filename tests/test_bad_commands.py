@@ -187,6 +187,7 @@ FLAGS = {
     "--noise 1/2/3": "argument --noise: invalid float value: '1/2/3'",
     "--noise auto/2": "argument --noise: invalid float value: 'auto/2'",
     "--model x": "argument --model: only with --input",
+    "--test --input ''": "argument --input: empty; a path is expected",
     "--test --model nowhere --input x": "argument --config: not with --model, which says what answers",
     "--region 0 0 4 4": "argument --region: only with --input",
     "--region 0 0 4": "argument --region: expected 4 arguments",

@@ -32,7 +32,7 @@ def test_blocks_of_python_run(page, tmp_path, monkeypatch):
     blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     assert blocks
     photo = torch.rand(1, 3, 32, 40, generator=torch.Generator().manual_seed(0))
-    names = {"denoise": denoise, "photo": photo, "noisy": photo}
+    names = {"denoise": denoise, "noisy": photo}  # of docs/own_denoiser.md
     for block in blocks:
         exec(block, names)
     matplotlib.pyplot.close("all")

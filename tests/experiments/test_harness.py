@@ -41,11 +41,17 @@ def test_a_trained_run_whose_measuring_failed_is_not_trained_again(tmp_path):
 
 def test_a_table_of_other_settings_is_not_gone_on_with(tmp_path):
     path, rows = tmp_path / "table.csv", [{"a": 1, "b": "x"}, {"a": 0.5, "b": None}]
-    assert harness.rows_so_far(path, {"seed": 0}) == []
+    assert harness.rows_so_far(path, {"seed": 0}, ["a", "b"]) == []
     harness.save_table(path, rows, {"seed": 0, "model": "here"}, distributed.join("cpu").device)
-    assert harness.rows_so_far(path, {"seed": 0}) == harness.rows_so_far(path, {"seed": 0, "more": 1}) == rows
-    with pytest.raises(configs.UserError, match="table.csv: made with another seed, model; name another folder"):
-        harness.rows_so_far(path, {"seed": 1, "model": "there"})
+    assert harness.rows_so_far(path, {"seed": 0}, ["a", "b"]) == rows
+    with pytest.raises(configs.UserError, match="table.csv: made with another seed, model, more; move it away"):
+        harness.rows_so_far(path, {"seed": 1, "model": "there", "more": 2}, ["a", "b"])
+    whole = path.read_bytes()
+    for damaged in (whole.replace(b"a,b", b"a"), whole + b"3,4,5\n", whole + b"3\n", whole + b"nan,y\n", b"\xff"):
+        path.write_bytes(damaged)
+        with pytest.raises(configs.UserError, match="not a table of this experiment; move it away, or name another"):
+            harness.rows_so_far(path, {"seed": 0}, ["a", "b"])
+        assert path.read_bytes() == damaged
 
 
 @pytest.mark.parametrize(

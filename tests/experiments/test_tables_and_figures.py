@@ -195,7 +195,7 @@ def test_variances_by_probes_are_positive():
 
 def test_a_variant_that_the_table_has_is_not_trained_again(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    row = dict.fromkeys(("images", *second_order.COLUMNS)) | {"noise": 0.5, "minutes": 0.1, "seed": 0}
+    row = dict.fromkeys(second_order.FIELDS) | {"noise": 0.5, "minutes": 0.1, "seed": 0}
     calls = []
     monkeypatch.setattr(second_order, "row_of", lambda name, *rest: calls.append(name) or row | {"variant": name})
     call = ["--minutes", "0.1", "--only"]

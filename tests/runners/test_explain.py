@@ -159,6 +159,10 @@ def test_any_run_folder_or_checkpoint_answers_and_stays_as_it_is(small_run, tmp_
         }
     assert command(*call).returncode == 0
     assert (tmp_path / "runs/input/digit_denoised.png").exists()
+    for output, message in ((folder / "answers", "lies in --model"), (tmp_path, "holds the images of --input")):
+        done = command("--test", "--model", folder, "--input", tmp_path, "--clean", "--output", output)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert message in done.stderr
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
