@@ -176,12 +176,14 @@ def picture(rows: list[dict]) -> Figure:
         errors.axhline(first[0][name], color="gray", linestyle=style, linewidth=1, label=name)
     if shown in PAPER:
         size, *last = PAPER[shown]
-        for value in last:
-            errors.axhline(value / size, color="black", linestyle=":", linewidth=1, label="the paper's last two")
+        for value in set(last):
+            errors.axhline(value / size, color="black", linestyle=":", label="the paper's last two")
     errors.set(xscale="log", title=shown, xlabel="evaluations", ylabel="squared error over ‖diag(s2)‖²")
-    errors.legend(fontsize=7)
-    ratio_lines(sizes, ["all fresh", *reversed(SIZES)], "by the number of training points")
-    ratio_lines(others, [name for name in REGIMES if name not in SIZES], "by everything else")
+    errors.set_ylim(bottom=0)
+    errors.legend(fontsize=7, loc="lower left")
+    finite = [name for name in REGIMES if "points" in name]
+    ratio_lines(sizes, ["all fresh", *finite], "by the number of training points")
+    ratio_lines(others, [name for name in REGIMES if name not in finite], "by everything else")
     least = {cell["regime"]: cell for cell in cells if cell["evaluations"] is None}
     numbers = {int(name.split()[0].replace(",", "")): least[name] for name in SIZES if name in least}
     for method in (BASELINE, OURS):
@@ -192,7 +194,8 @@ def picture(rows: list[dict]) -> Figure:
                             color=stopped.lines[-1].get_color(), label=f"{method}, all fresh")  # fmt: skip
     stopped.set(xscale="log" if numbers else "linear", title="the least error along the way")
     stopped.set(xlabel="training points", ylabel="squared error over ‖diag(s2)‖²")
-    stopped.legend(fontsize=7)
+    stopped.set_ylim(bottom=0)
+    stopped.legend(fontsize=7, loc="lower left")
     return figure
 
 
