@@ -107,11 +107,14 @@ def summarise(rows: list[dict]) -> str:
 def picture(rows: list[dict]) -> Figure:
     """The measures over the minutes of training, a line for each way."""
     figure = Figure(figsize=(3.4 * len(MEASURED), 3.2), layout="constrained")
+    minutes = sorted({row["minutes"] for row in rows})
     for axis, key in zip(figure.subplots(1, len(MEASURED)), MEASURED, strict=True):
         for way in WAYS:
             own = [row for row in rows if row["way"] == way]
             axis.plot([row["minutes"] for row in own], [row[key] for row in own], "o-", label=way)
         axis.set(xscale="log", title=key, xlabel="minutes of training")
+        axis.minorticks_off()
+        axis.set_xticks(minutes, labels=[f"{number:g}" for number in minutes])
     axis.legend(fontsize=7)
     return figure
 
