@@ -26,7 +26,7 @@ FULL: dict[str, list[list[str]]] = {
     "measurements": [[]],
     "third_order": [[]],
     "skewness": [[]],
-    "mixing": [["--share", "0.25", "--image-grid", "0.1", "0.3", "1.0", "3.0"]],
+    "mixing": [["--share", "0.25", "--longest", "10", "--chains", "24", "--image-grid", "0.1", "1.0"]],
     "ellipses": [[]],
     "diagonals": [[]],
     "components": [[]],

@@ -107,7 +107,7 @@ def of_images(folder: Path, device: torch.device, sigma: float) -> Target:
         noise = torch.randn(clean.shape, generator=generator)
         return clean + scores.sigma * noise.to(device)
 
-    return Target(scores, draw, scores.sigma**2, 400, (100, 50), axes=20)
+    return Target(scores, draw, scores.sigma**2, 400, (400, 50), axes=20)
 
 
 TARGETS: dict[str, Callable[[], Target]] = {
