@@ -52,12 +52,12 @@ QUICK: dict[str, list[list[str]]] = {
     "accuracy": [
         ["--budget", "600", "--points", "1000", "--noise", "0.1", "--lrs", "0.003", "--seeds", "0", "1", "--run", RUN]
     ],
-    "regimes": [["--regimes", "all fresh", "1,000 points", "independent normal", "--budget", "1536", "--seeds", "0"]],
+    "regimes": [["--regimes", "all fresh", "1,000 points", "--budget", "768", "--seeds", "0"]],
     "variance": [["--steps", "600", "--run", f"{RUN}/variance"]],
     "objectives": [["--noise", "0.5", "--seeds", "0", "--set", "max_steps=300", "--run", f"{RUN}/objectives"]],
     "uncertainty": [["--data", "digits"]],
     "second_order": [["--data", "digits", "--minutes", "0.03", "--run", f"{RUN}/second_order"]],
-    "cost": [["--data", "digits", "--minutes", "0.05", "0.1", "--images", "20", "--run", f"{RUN}/cost"]],
+    "cost": [["--data", "digits", "--minutes", "0.05", "--images", "20", "--run", f"{RUN}/cost"]],
     "likelihood": [["--models", DIGITS, "--images", "20", "--slow", "5", "--bounded", "5"]],
     "reverse": [["--model", DIGITS, "--images", "20", "--points", "500", "--steps", "5", "10", "--samples", "50"]],
     "measurements": [["--models", DIGITS, "--images", "4", "--samples", "4", "--points", "300", "--mixtures", "1"]],
@@ -65,7 +65,12 @@ QUICK: dict[str, list[list[str]]] = {
         ["--data", "gaussians", "--noise", "0.4", "--steps", "200", "--points", "500", "--run", f"{RUN}/third_order"]
     ],
     "skewness": [["--model", "checkpoints/digits_third", "--images", "100"]],
-    "mixing": [["--targets", "normal_2", "normal_50", "gaussians", "images", "--images", DIGITS, "--share", "0.1"]],
+    "mixing": [
+        [
+            *("--targets", "normal_2", "normal_50", "gaussians", "images", "--images", DIGITS, "--share", "0.1"),
+            *("--longest", "2", "--image-noise", "0.5", "--image-grid", "0.3", "1.0"),
+        ]
+    ],
     "ellipses": [["--steps", "1000", "--run", f"{RUN}/ellipses"]],
     "diagonals": [["--data", "digits", "--noise", "0.3", "1.0", "--steps", "400", "--run", f"{RUN}/diagonals"]],
     "components": [["--model", DIGITS]],

@@ -24,7 +24,7 @@ DIGITS = str(ROOT / "checkpoints/digits")
 SMALLEST = {
     "accuracy": "--data normal --methods 'jacobian of dsm' d2sm_vr --budget 8 --points 50 --noise 0.1 --seeds 0 "
     "--lrs 0.001",
-    "regimes": "--regimes 'all fresh' '5,000 points' 'one trunk' --budget 384 --seeds 0",
+    "regimes": "--regimes 'all fresh' '5,000 points' --budget 384 --seeds 0",
     "cost": "--data digits --minutes 0.002 --images 20",
     "variance": "--steps 20",
     "objectives": "--noise 0.5 --seeds 0 --methods jacobian centered --set max_steps=10 --set model.ngf=8",
@@ -35,7 +35,8 @@ SMALLEST = {
     "measurements": f"--models {DIGITS} --images 2 --samples 2 --points 50 --mixtures 1 --calls 3",
     "third_order": "--data gaussians --noise 0.4 --objectives centered jacobian --steps 5 --points 50",
     "skewness": f"--model {DIGITS}_third --images 8",
-    "mixing": f"--targets normal_2 images --images {DIGITS} --share 0.05 --chains 4 --grid 0.5",
+    "mixing": f"--targets normal_2 images --images {DIGITS} --share 0.05 --chains 4 --grid 0.5 "
+    "--longest 2 --image-noise 0.5 --image-grid 0.5",
     "ellipses": "--steps 20 --densities gaussians",
     "diagonals": "--data digits --noise 0.5 --steps 10",
     "components": f"--model {DIGITS} --images 3 --components 2",
