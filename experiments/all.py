@@ -50,7 +50,10 @@ RUN = "runs/quick"
 DIGITS = "checkpoints/digits"
 QUICK: dict[str, list[list[str]]] = {
     "accuracy": [
-        ["--budget", "600", "--points", "1000", "--noise", "0.1", "--lrs", "0.003", "--seeds", "0", "1", "--run", RUN]
+        [
+            *("--data", "normal", "logistics_50", "--budget", "420", "--points", "500", "--noise", "0.1"),
+            *("--lrs", "0.003", "--seeds", "0", "--run", RUN),
+        ]
     ],
     "regimes": [["--regimes", "all fresh", "1,000 points", "--budget", "768", "--seeds", "0"]],
     "variance": [["--steps", "600", "--run", f"{RUN}/variance"]],
