@@ -52,7 +52,8 @@ QUICK: dict[str, list[list[str]]] = {
     "accuracy": [
         [
             *("--data", "normal", "logistics_50", "--budget", "420", "--points", "500", "--noise", "0.1"),
-            *("--lrs", "0.003", "--seeds", "0", "--run", RUN),
+            *("--lrs", "0.003", "--seeds", "0", "--run", RUN, "--methods"),
+            *("jacobian of dsm_vr", "d2sm_vr", "centered_vr", "jacobian matching"),
         ]
     ],
     "regimes": [["--regimes", "all fresh", "1,000 points", "--budget", "768", "--seeds", "0"]],
