@@ -1,7 +1,7 @@
 """Every table and figure, one after the other: `python -m experiments.all [--quick]`.
 
 Without `--quick` with the settings of docs/reproduction.md, which take hours on a CPU and need MNIST and CIFAR-10. With
-it in under ten minutes and from embedded data alone, to see that everything runs; its results go to `results/quick/`.
+it in about ten minutes and from embedded data alone, to see that everything runs; its results go to `results/quick/`.
 """
 
 import importlib
@@ -57,8 +57,13 @@ QUICK: dict[str, list[list[str]]] = {
         ]
     ],
     "regimes": [["--regimes", "all fresh", "1,000 points", "--budget", "768", "--seeds", "0"]],
-    "variance": [["--steps", "600", "--run", f"{RUN}/variance"]],
-    "objectives": [["--noise", "0.5", "--seeds", "0", "--set", "max_steps=300", "--run", f"{RUN}/objectives"]],
+    "variance": [["--steps", "300", "--run", f"{RUN}/variance"]],
+    "objectives": [
+        [
+            *("--noise", "0.5", "--seeds", "0", "--set", "max_steps=300", "--run", f"{RUN}/objectives"),
+            *("--methods", "jacobian", "d2sm", "centered"),
+        ]
+    ],
     "uncertainty": [["--data", "digits"]],
     "second_order": [["--data", "digits", "--minutes", "0.03", "--run", f"{RUN}/second_order"]],
     "cost": [["--data", "digits", "--minutes", "0.05", "--images", "20", "--run", f"{RUN}/cost"]],
