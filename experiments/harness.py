@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from matplotlib.figure import Figure
@@ -60,54 +60,28 @@ __all__ = [
 ]
 
 
-def seed_number(text: str) -> int:
-    """A seed, as `--seed` and `--seeds` take it."""
-    try:
-        if 0 <= (seed := int(text)) < 2**63:
-            return seed
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"{text} is no seed; a whole number from 0 to 2⁶³ − 1 is expected")
+Number = TypeVar("Number", int, float)
 
 
-def whole_number(text: str) -> int:
-    """How many of something."""
-    try:
-        if (number := int(text)) > 0:
-            return number
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"{text}; a whole number from 1 on is expected")
+def number_type(
+    kind: Callable[[str], Number], allowed: Callable[[Number], bool], expected: str
+) -> Callable[[str], Number]:
+    """What argparse makes of a text: a number of a kind, where it is allowed; else it says what is expected."""
+
+    def parsed(text: str) -> Number:
+        with suppress(ValueError):
+            if allowed(number := kind(text)):
+                return number
+        raise argparse.ArgumentTypeError(f"{text}{expected} is expected")
+
+    return parsed
 
 
-def number_from_zero(text: str) -> int:
-    """How many of something, or none of it."""
-    try:
-        if (number := int(text)) >= 0:
-            return number
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"{text}; a whole number from 0 on is expected")
-
-
-def positive(text: str) -> float:
-    """A size, a length of time or a noise level."""
-    try:
-        if 0 < (number := float(text)) < math.inf:
-            return number
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"{text}; a number above 0 is expected")
-
-
-def not_negative(text: str) -> float:
-    """A bound that may be nought."""
-    try:
-        if 0 <= (number := float(text)) < math.inf:
-            return number
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"{text}; a number from 0 on is expected")
+seed_number = number_type(int, lambda n: 0 <= n < 2**63, " is no seed; a whole number from 0 to 2⁶³ − 1")
+whole_number = number_type(int, lambda n: n > 0, "; a whole number from 1 on")
+number_from_zero = number_type(int, lambda n: n >= 0, "; a whole number from 0 on")
+positive = number_type(float, lambda x: 0 < x < math.inf, "; a number above 0")
+not_negative = number_type(float, lambda x: 0 <= x < math.inf, "; a number from 0 on")
 
 
 def folder(text: str) -> Path:
