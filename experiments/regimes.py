@@ -8,7 +8,7 @@ errors of two s2 that know no point: that of the normal distribution with the sa
 score has, and the best constant one. Everything but what the regime names is that of the first: points drawn afresh,
 Softplus, three hidden layers of 128, a network for each order, Adam with a rate of 0.001, batches of 128.
 
-A row is written as soon as it is there, and what the table has is not repeated.
+A curve is written as soon as it is there, and what the table has is not repeated.
 """
 
 from collections.abc import Iterator

@@ -28,7 +28,16 @@ import models
 from benchmarks.harness import wait_for
 from configs import UserError
 from datasets import ImageData
-from experiments.harness import argument_parser, open_run, rows_so_far, run, save_table, table, whole_number
+from experiments.harness import (
+    argument_parser,
+    image_test_set,
+    open_run,
+    rows_so_far,
+    run,
+    save_table,
+    table,
+    whole_number,
+)
 from linalg import DiagonalPlusLowRank, Jacobian, SymmetricMatrix
 from models import Scores
 from runners import distributed
@@ -241,9 +250,10 @@ def main(arguments: list[str] | None = None) -> None:
     rows = rows_so_far(path, settings, FIELDS)
     wanted: list[dict] = []
     for name, folder in folders.items():
-        low, high = models.load(folder).sigmas
-        for sigma in (level for level in args.noise if low <= level <= high):
-            images = len(open_run(folder, device, args.images, sigma)[2])
+        model = models.load(folder)
+        assert model.config is not None  # what is loaded from a folder has one
+        images = len(image_test_set(model.config, count=args.images))
+        for sigma in (level for level in args.noise if model.sigmas[0] <= level <= model.sigmas[1]):
             wanted.append({"data": name, "model": str(folder), "images": images, "noise": sigma})
             if not any(wanted[-1].items() <= row.items() for row in rows):
                 measured = compare(folder, args.images, device, args.seed, sigma)
